@@ -1,0 +1,294 @@
+"""
+The configuration: one TOML file, checked whole before anything starts.
+
+What may be written, what it means when left out, and how a mistake is told:
+the file, the path of the key, what was expected. Nothing here opens a socket
+or knows what an option does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from pushd.errors import ConfigError
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Some = Annotated[float, Meta(ge=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Name = Annotated[str, Meta(min_length=1)]
+
+_VARIABLE = re.compile(r"\$(\$)?\{([^}]*)\}")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name (RFC 9110, section 5.6.2)."""
+
+_OURS = frozenset(
+    "accept-encoding connection content-length host if-match if-modified-since if-none-match "
+    "if-range if-unmodified-since keep-alive range te transfer-encoding upgrade".split()
+)
+"""Headers of one hop, or of the conversation between pushd and the source (RFC 9110, section 7.6.1)."""
+
+T = TypeVar("T")
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every part of the file has in common: no unknown keys."""
+
+
+class Server(Section, frozen=True):
+    """How clients reach pushd. Times are seconds."""
+
+    listen: Name = "tcp:8080:interface=127.0.0.1"
+    cors_origins: tuple[Name, ...] = ()
+    heartbeat: Seconds = 15.0
+    retry: Seconds = 3.0
+    retry_spread: Some = 2.0
+    chunked: bool = True
+
+
+class History(Section, frozen=True):
+    """What is remembered of each topic, and for how long. Times are seconds, sizes bytes."""
+
+    backend: Literal["memory"] = "memory"
+    keep_events: Count = 1000
+    keep_seconds: Annotated[float, Meta(gt=0)] = 3600.0
+    keep_bytes: Count = 67_108_864
+
+
+class Publish(Section, frozen=True):
+    """Who may publish, to which topics, and how much at a time (bytes)."""
+
+    tokens: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+    topics: tuple[Name, ...] = ()
+    max_body: Count = 1_048_576
+
+    def __repr__(self) -> str:
+        """Without the tokens: what is printed ends up in a log."""
+        return f"Publish(tokens=<{len(self.tokens)}>, topics={self.topics!r})"
+
+
+class Source(Section, frozen=True):
+    """Where a document topic comes from. Times are seconds, sizes bytes."""
+
+    url: Name
+    type: Literal["poll"] = "poll"
+    topic: str = ""
+    every: Annotated[float, Meta(ge=0.05, le=86_400)] = 1.0
+    emit: Literal["patch", "snapshot", "items"] = "patch"
+    key: str | None = None
+    select: str | None = None
+    format: Literal["auto", "json", "text"] = "auto"
+    when: Literal["watched", "always"] = "watched"
+    headers: dict[str, str] = {}
+    forward_headers: tuple[str, ...] = ()
+    timeout: Seconds = 10.0
+    max_bytes: Count = 10_485_760
+    stale_after: Seconds | None = None
+    max_backoff: Seconds = 60.0
+    max_topics: Count = 1000
+    linger: Some = 60.0
+    ca_file: str | None = None
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a good answer after which the document is stale."""
+        return self.stale_after or max(30.0, 3 * self.every)
+
+    def __repr__(self) -> str:
+        """Without URL and headers: tokens live there."""
+        return f"Source(topic={self.topic!r}, type={self.type!r})"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole file, every value in its range; ``sources`` by name."""
+
+    server: Server = Server()
+    history: History = History()
+    publish: Publish = Publish()
+    sources: dict[str, Source] = {}
+
+
+def load(path: str, environment: Mapping[str, str] = os.environ) -> Config:
+    """
+    The configuration in the file `path`.
+
+    :raises ConfigError: it cannot be read, is not TOML, or a value is wrong;
+        the message names the file and the path of the key.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (at byte {error.start})") from error
+    try:
+        return parse(text, environment)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse(text: str, environment: Mapping[str, str] = os.environ) -> Config:
+    """The configuration that a TOML text is. Errors as in :func:`load`."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not TOML: {error}") from error
+    tree = _expand(tree, "", environment)
+    for name in tree:
+        if name not in Config.__struct_fields__:
+            raise ConfigError(f"unknown section [{name}]{_nearest(name, Config.__struct_fields__)}")
+    return Config(
+        server=_section(tree.get("server", {}), Server, "server"),
+        history=_section(tree.get("history", {}), History, "history"),
+        publish=_section(tree.get("publish", {}), Publish, "publish"),
+        sources=_sources(tree.get("sources", {})),
+    )
+
+
+def placeholders(template: str) -> list[str]:
+    """The names in braces of a template, in order: ``["symbol"]``."""
+    return _PLACEHOLDER.findall(template)
+
+
+def _expand(value: Any, path: str, environment: Mapping[str, str]) -> Any:
+    """`value` with each ``${NAME}`` in its strings replaced; ``$${`` stands for ``${``."""
+    if isinstance(value, dict):
+        return {
+            key: _expand(item, f"{path}.{key}" if path else key, environment)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_expand(item, f"{path}[{n}]", environment) for n, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        escaped, name = match.groups()
+        if escaped:
+            return match[0][1:]
+        if name not in environment:
+            raise ConfigError(f"{path}: the environment variable {name} is not set")
+        return environment[name]
+
+    return _VARIABLE.sub(variable, value)
+
+
+def _section(tree: Any, kind: type[T], path: str) -> T:
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_told(str(error), kind, path)) from None
+
+
+def _told(message: str, kind: type, path: str) -> str:
+    """msgspec's message, with the path of the key in front of it."""
+    what, _, where = message.partition(" - at `$")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
+    if unknown:
+        names = [field.name for field in msgspec.structs.fields(kind)]
+        return f"{path}: unknown key {unknown[1]!r}{_nearest(unknown[1], names)}"
+    missing = re.fullmatch(r"Object missing required field `(.*)`", what)
+    if missing:
+        return f"{path}: the key {missing[1]!r} is missing"
+    return f"{path}{where.rstrip('`')}: {what[0].lower()}{what[1:].replace('`', '')}"
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(sorted(names))}"
+
+
+def _sources(tree: Any) -> dict[str, Source]:
+    if not isinstance(tree, dict):
+        raise ConfigError("sources: expected tables, one a source: [sources.NAME]")
+    sources: dict[str, Source] = {}
+    owners: dict[str, str] = {}
+    for name, table in tree.items():
+        path = f"sources.{name}"
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: expected a table: [{path}]")
+        source = _section({"topic": name, **table}, Source, path)
+        _check_source(source, path)
+        if source.topic in owners:
+            raise ConfigError(f"{path}.topic: {source.topic!r} is {owners[source.topic]}'s topic")
+        owners[source.topic] = path
+        sources[name] = source
+    return sources
+
+
+def _check_source(source: Source, path: str) -> None:
+    """What a type cannot say."""
+    problem = topic_problem(_PLACEHOLDER.sub("x", source.topic))
+    if problem:
+        raise ConfigError(f"{path}.topic: {problem}")
+    _check_url(source, path)
+    if source.emit == "items" and not source.key:
+        raise ConfigError(f'{path}.key: emit = "items" needs the name of the field that tells items apart')
+    if source.format == "text" and (source.emit != "snapshot" or source.select):
+        raise ConfigError(f'{path}.format: text can only be emitted whole: emit = "snapshot", no select')
+    for name in (*source.headers, *source.forward_headers):
+        if not _TOKEN.fullmatch(name):
+            raise ConfigError(f"{path}: {name!r} is not the name of a header")
+    for name in source.forward_headers:
+        if name.lower() in _OURS:
+            raise ConfigError(f"{path}.forward_headers: {name!r} is pushd's own towards a source")
+    for name, value in source.headers.items():
+        if not value.isprintable():
+            raise ConfigError(f"{path}.headers.{name}: a line break or control character in a value")
+    if source.when == "always" and (placeholders(source.topic) or source.forward_headers):
+        raise ConfigError(
+            f'{path}.when: "always" needs one topic, known beforehand: no {{placeholder}}, no forward_headers'
+        )
+
+
+def _check_url(source: Source, path: str) -> None:
+    """Placeholders stay where a value cannot change whom we talk to."""
+    try:
+        url = urlsplit(source.url)
+        _ = url.port
+    except ValueError as error:
+        raise ConfigError(f"{path}.url: {error}") from None
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ConfigError(f"{path}.url: expected http://HOST/... or https://HOST/...")
+    if "@" in url.netloc:
+        raise ConfigError(f"{path}.url: a user and password go into headers.Authorization instead")
+    if url.fragment:
+        raise ConfigError(f"{path}.url: a fragment (#...) is never sent to a server")
+    if "{" in url.netloc:
+        raise ConfigError(f"{path}.url: a {{placeholder}} may stand in the path and the query only")
+    if not source.url.isascii() or not source.url.isprintable() or " " in source.url:
+        raise ConfigError(f"{path}.url: characters outside printable ASCII have to be percent-encoded")
+    names = placeholders(source.topic)
+    if len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
+        raise ConfigError(f"{path}.topic: placeholders need names, each of its own: {{symbol}}")
+    if set(names) != set(placeholders(source.url)):
+        raise ConfigError(f"{path}.url: needs the placeholders of topic, all and only those: {names}")
+
+
+def topic_problem(name: str) -> str | None:
+    """
+    Why `name` cannot name a topic; None if it can.
+
+    Segments that URL libraries fold away (``a//b``, ``..``) would make two
+    names of one topic.
+    """
+    if not name:
+        return "a topic needs a name"
+    if len(name) > 256:
+        return "a topic's name has at most 256 characters"
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        return "a topic's name has no control characters or line breaks"
+    if any(segment in ("", ".", "..") for segment in name.split("/")):
+        return 'a topic\'s name has no empty, "." or ".." segment'
+    return None

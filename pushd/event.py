@@ -1,0 +1,100 @@
+"""
+The nouns that travel: positions, events, and the documents they change.
+
+Plain values only. Nothing here knows how an event is stored, encoded or sent.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+import msgspec
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+"""A decoded JSON value."""
+
+_POSITION = re.compile(r"([0-9a-z]{1,32})-(0|[1-9][0-9]{0,17})(w?)", re.ASCII)
+
+
+class Position(msgspec.Struct, frozen=True):
+    """
+    A place in the hub's order; its text form is the event id.
+
+    :ivar epoch: the life of the history that gave out the number, ``[0-9a-z]+``.
+    :ivar seq: how many events of that epoch came up to here; 0 is its beginning.
+    :ivar whole: the reader has all messages up to ``seq``, but was still owed
+        documents: these have to be sent whole when it comes back.
+    """
+
+    epoch: str
+    seq: int
+    whole: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}{'w' if self.whole else ''}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position | None:
+        """The position that an event id stands for; None if it is not one of ours."""
+        match = _POSITION.fullmatch(text)
+        if match is None:
+            return None
+        epoch, seq, whole = match.groups()
+        return cls(epoch, int(seq), bool(whole))
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """
+    What an event says, before it has a place in the order.
+
+    :ivar name: the event's name; None is SSE's default, ``message``.
+    :ivar data: UTF-8. JSON is compact, on one line.
+    :ivar is_json: whether ``data`` is JSON; otherwise it is text.
+    """
+
+    name: str | None
+    data: bytes
+    is_json: bool = True
+
+
+class Document(msgspec.Struct, frozen=True):
+    """
+    What a document topic holds.
+
+    :ivar data: UTF-8. JSON is compact, on one line.
+    :ivar is_json: whether ``data`` is JSON; otherwise it is text.
+    """
+
+    data: bytes
+    is_json: bool = True
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """
+    One thing sent.
+
+    :ivar seq: its place in the order over all topics of the hub, from 1.
+    :ivar topic: the key of the topic that it belongs to.
+    :ivar at: when it was recorded, in seconds since 1970.
+    """
+
+    seq: int
+    topic: str
+    payload: Payload
+    at: float
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """
+    What is asked to be recorded: a topic's next events, all or none of them.
+
+    :ivar topic: the key of the topic.
+    :ivar payloads: in order; never empty.
+    :ivar document: what a document topic holds after the last of them; None
+        for a message topic.
+    """
+
+    topic: str
+    payloads: tuple[Payload, ...]
+    document: Document | None = None

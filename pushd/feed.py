@@ -1,0 +1,260 @@
+"""
+Feeds and subscriptions: what is said, to those who listen.
+
+A feed is what all subscribers with the same selection of topics and the same
+wire format see, encoded once for all of them. A subscription is one client's
+reading of a feed. While it is live it has no state at all: its place is the
+feed's, and it gets the shared bytes. When its transport has had enough it is
+behind: it leaves the live ones with a cursor of its own, and pulls when it
+can take more. Nothing is ever queued for one client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushd.cursor import STEP_BYTES, Cursor, Older, Page, Step, advance, arrive
+from pushd.interfaces import IHub, IListener, ISubscriber
+from pushd.topic import Topic
+from pushd.wire import Frame, WireFormat
+
+
+SHARED_REPLIES = 16
+"""For how many places a feed keeps the bytes that lead from there to now."""
+
+
+class Feeds:
+    """
+    All feeds of a hub; each lives as long as somebody reads it.
+
+    :param heartbeat: seconds of quiet after which a feed says that it lives.
+    """
+
+    def __init__(self, hub: IHub, clock: IReactorTime, heartbeat: float) -> None:
+        self.hub = hub
+        self.clock = clock
+        self.heartbeat = heartbeat
+        self._feeds: dict[tuple[tuple[str, ...], str], Feed] = {}
+
+    def subscribe(
+        self, topics: Sequence[Topic], wire: WireFormat, subscriber: ISubscriber, given: str | None
+    ) -> Subscription:
+        """
+        A reader of `topics`, which gets nothing before its first :meth:`Subscription.pull`.
+
+        :param given: the client's last event id; None if it has none.
+        """
+        key = (tuple(sorted(topic.key for topic in topics)), wire.name)
+        feed = self._feeds.get(key)
+        if feed is None:
+            feed = self._feeds[key] = Feed(self, topics, wire)
+        cursor = arrive(feed.topics, given, self.hub.epoch, self.hub.head)
+        return feed.join(subscriber, cursor)
+
+    def close(self) -> None:
+        """End all streams; what was offered to them is sent."""
+        for feed in tuple(self._feeds.values()):
+            feed.flush()
+            for member in tuple(feed.members):
+                member.finish()
+
+    def drop(self, feed: Feed) -> None:
+        """The last reader of `feed` has left."""
+        del self._feeds[tuple(sorted(topic.key for topic in feed.topics)), feed.wire.name]
+
+
+@implementer(IListener)
+class Feed:
+    """
+    :ivar topics: in the order in which their snapshots are sent.
+    :ivar live: the subscriptions that have everything up to `position`.
+    :ivar members: all subscriptions, live and behind.
+    :ivar position: the seq up to which the live ones have everything.
+    """
+
+    def __init__(self, feeds: Feeds, topics: Sequence[Topic], wire: WireFormat) -> None:
+        self.topics = tuple(topics)
+        self.wire = wire
+        self.live: set[Subscription] = set()
+        self.members: set[Subscription] = set()
+        self.position = feeds.hub.head
+        self._feeds = feeds
+        self._pending: list[Frame] = []
+        self._replies: dict[Cursor, tuple[bytes, Step]] = {}
+        self._spoke = feeds.clock.seconds()
+        self._beat: IDelayedCall = feeds.clock.callLater(feeds.heartbeat, self._heartbeat)
+        for topic in self.topics:
+            feeds.hub.listen(topic, self)
+            feeds.hub.watch(topic)
+
+    # What the hub tells.
+
+    def offer(self, frame: Frame) -> None:
+        """See :meth:`IListener.offer`."""
+        self._pending.append(frame)
+
+    def flush(self) -> None:
+        """See :meth:`IListener.flush`."""
+        if not self._pending:
+            return
+        data = b"".join([frame.on(self.wire) for frame in self._pending])
+        self._pending.clear()
+        self._replies.clear()
+        self.position = self._feeds.hub.head
+        self._write(data)
+
+    def ended(self) -> None:
+        """See :meth:`IListener.ended`."""
+        if self.over:
+            self.flush()
+            for member in tuple(self.live):
+                member.finish()
+
+    @property
+    def over(self) -> bool:
+        """Whether all topics have ended."""
+        return all(topic.ended for topic in self.topics)
+
+    def _heartbeat(self) -> None:
+        """Speak if it has been quiet; proxies and clients give up on silence."""
+        clock = self._feeds.clock
+        quiet = clock.seconds() - self._spoke
+        if quiet >= self._feeds.heartbeat:
+            self._write(self.wire.heartbeat)
+            quiet = 0
+        self._beat = clock.callLater(self._feeds.heartbeat - quiet, self._heartbeat)
+
+    def _write(self, data: bytes) -> None:
+        self._spoke = self._feeds.clock.seconds()
+        for member in tuple(self.live):
+            member.subscriber.write(data)
+
+    # What subscriptions ask.
+
+    def join(self, subscriber: ISubscriber, cursor: Cursor) -> Subscription:
+        """A new reader, at `cursor`."""
+        subscription = Subscription(self, subscriber, cursor)
+        self.members.add(subscription)
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """A reader has gone."""
+        self.live.discard(subscription)
+        self.members.discard(subscription)
+        if not self.members:
+            self._beat.cancel()
+            for topic in self.topics:
+                self._feeds.hub.unlisten(topic, self)
+                self._feeds.hub.unwatch(topic)
+            self._feeds.drop(self)
+
+    def place(self) -> Cursor:
+        """Where the live ones are."""
+        return Cursor(self.position, heard=max(topic.status.number for topic in self.topics))
+
+    def next(self, cursor: Cursor, page: Page | None) -> tuple[bytes, Step] | Older:
+        """
+        What a reader at `cursor` gets next, as bytes too. The many who come
+        back to the same place at once share them.
+        """
+        self.flush()
+        reply = self._replies.get(cursor) if page is None else None
+        if reply is None:
+            hub = self._feeds.hub
+            step = advance(self.topics, cursor, hub.epoch, hub.head, page)
+            if isinstance(step, Older):
+                return step
+            reply = b"".join([frame.on(self.wire) for frame in step.frames]), step
+            if page is None and len(self._replies) < SHARED_REPLIES:
+                self._replies[cursor] = reply
+        return reply
+
+    def older(self, older: Older) -> Deferred[Page]:
+        """Ask the history for messages that the logs no longer hold."""
+        return self._feeds.hub.read(older.topics, older.after, STEP_BYTES)
+
+
+class Subscription:
+    """
+    One client's reading of a feed.
+
+    It is live when `_cursor` is None; otherwise it is behind, and `_cursor`
+    is all that it remembers.
+    """
+
+    log = Logger()
+
+    def __init__(self, feed: Feed, subscriber: ISubscriber, cursor: Cursor) -> None:
+        self.feed = feed
+        self.subscriber = subscriber
+        self._cursor: Cursor | None = cursor
+        self._paused = False
+        self._asking = False
+        self._gone = False
+
+    def pause(self) -> None:
+        """The transport has had enough for now."""
+        self._paused = True
+        if self._cursor is None:
+            self.feed.live.discard(self)
+            self._cursor = self.feed.place()
+
+    def resume(self) -> None:
+        """The transport can take more."""
+        self._paused = False
+        if not self._asking:
+            self.pull()
+
+    def leave(self) -> None:
+        """The client has gone."""
+        if not self._gone:
+            self._gone = True
+            self.feed.leave(self)
+
+    def finish(self) -> None:
+        """There is nothing more to read."""
+        self.leave()
+        self.subscriber.finish()
+
+    def pull(self, page: Page | None = None) -> None:
+        """Give the client what it missed, as much as it takes; then it is live."""
+        while self._cursor is not None and not self._paused and not self._gone:
+            reply = self.feed.next(self._cursor, page)
+            page = None
+            if isinstance(reply, Older):
+                self._ask(reply)
+                return
+            data, step = reply
+            self._cursor = step.cursor
+            if data:
+                self.subscriber.write(data)
+            if step.complete and not self._paused and not self._gone:
+                self._go_live()
+
+    def _go_live(self) -> None:
+        """In the turn in which it caught up: nothing can come between."""
+        self._cursor = None
+        self.feed.live.add(self)
+        if self.feed.over:
+            self.finish()
+
+    def _ask(self, older: Older) -> None:
+        self._asking = True
+        self.feed.older(older).addCallbacks(self._answered, self._unanswered)
+
+    def _answered(self, page: Page) -> None:
+        self._asking = False
+        self.pull(page)
+
+    def _unanswered(self, failure: Failure) -> None:
+        """The client comes back with its last id, and nothing is lost."""
+        self._asking = False
+        self.log.failure("history cannot be read; a client is sent away", failure)
+        if not self._gone:
+            self.finish()

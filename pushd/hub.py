@@ -1,0 +1,267 @@
+"""
+The hub: where everything that is said comes by, once.
+
+One path for all: publish, history, committed, the topic's log, the listeners.
+An event is told only after the history holds it, so that no client ever knows
+an id that could be forgotten and given to another event. What is committed in
+one turn of the reactor is passed on together at its end.
+
+The hub knows who watches what. It does not know clients, sources or storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pushd.cursor import Page, frame, status_frame
+from pushd.event import Document, Draft, Event
+from pushd.interfaces import IHistory, IHub, IListener, ISource, Kept
+from pushd.topic import DocumentTopic, MessageTopic, State, Status, Topic
+from pushd.wire import Frame
+
+T = TypeVar("T", bound=Topic)
+
+MESSAGES_LINGER = 10.0
+"""Seconds for which the log of a message topic outlives its last reader."""
+
+
+@implementer(IHub)
+class Hub:
+    """
+    :param history: where events are recorded.
+    :param clock: tells intervals and ends turns.
+    :param now: seconds since 1970, for the eyes of people.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, history: IHistory, clock: IReactorTime, now: Callable[[], float]
+    ) -> None:
+        self.epoch = ""
+        self.head = 0
+        self.topics: dict[str, Topic] = {}
+        self._history = history
+        self._clock = clock
+        self._now = now
+        self._opening = DeferredLock()
+        self._listeners: dict[str, dict[IListener, None]] = {}
+        self._told: dict[IListener, None] = {}
+        self._turn: IDelayedCall | None = None
+        self._watchers: dict[str, int] = {}
+        self._sources: dict[str, tuple[ISource, float | None]] = {}
+        self._lingering: dict[str, IDelayedCall] = {}
+        self._changes_of_status = 0
+
+    # From publishers to listeners.
+
+    async def open(self) -> None:
+        """Open the history; nothing works before."""
+        self.head = await self._history.open(self._committed)
+        self.epoch = self._history.epoch
+
+    def publish(self, draft: Draft) -> Deferred[tuple[Event, ...]]:
+        """See :meth:`IHub.publish`."""
+        # A client that hangs up cancels what it waits for (klein #546). That
+        # must not reach the history: the waiting ends, the recording does not.
+        waiting: Deferred[tuple[Event, ...]] = Deferred()
+        self._history.append(draft).addCallbacks(
+            lambda events: None if waiting.called else waiting.callback(events),
+            lambda failure: None if waiting.called else waiting.errback(failure),
+        )
+        return waiting
+
+    def tell(self, topic: Topic, state: State, reason: str | None) -> None:
+        """See :meth:`IHub.tell`."""
+        if (topic.status.state, topic.status.reason) == (state, reason):
+            return
+        since = topic.status.since if topic.status.state == state else self._now()
+        self._changes_of_status += 1
+        topic.status = Status(state, since, reason, self._changes_of_status)
+        self._offer(topic.key, status_frame(topic))
+
+    def end(self, topic: Topic) -> None:
+        """See :meth:`IHub.end`."""
+        topic.ended = True
+        for listener in tuple(self._listeners.get(topic.key, ())):
+            listener.ended()
+
+    def _committed(self, events: Sequence[Event], document: Document | None) -> None:
+        key = events[0].topic
+        self.head = events[-1].seq
+        topic = self.topics.get(key)
+        if topic is not None:
+            _record(topic, events, document)
+        for event in events:
+            self._offer(key, frame(event, self.epoch))
+
+    def _offer(self, key: str, frame: Frame) -> None:
+        for listener in self._listeners.get(key, ()):
+            listener.offer(frame)
+            self._told[listener] = None
+        if self._told and self._turn is None:
+            self._turn = self._clock.callLater(0, self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._turn = None
+        told, self._told = self._told, {}
+        for listener in told:
+            listener.flush()
+
+    def listen(self, topic: Topic, listener: IListener) -> None:
+        """See :meth:`IHub.listen`."""
+        self._listeners.setdefault(topic.key, {})[listener] = None
+
+    def unlisten(self, topic: Topic, listener: IListener) -> None:
+        """See :meth:`IHub.unlisten`."""
+        listeners = self._listeners[topic.key]
+        del listeners[listener]
+        if not listeners:
+            del self._listeners[topic.key]
+
+    # Topics, opened from the history when they are first asked for.
+
+    async def document_topic(
+        self, key: str, fill: Callable[[DocumentTopic], ISource], linger: float | None
+    ) -> DocumentTopic:
+        """See :meth:`IHub.document_topic`."""
+
+        def make(key: str, kept: Kept) -> DocumentTopic:
+            topic = _document_topic(key, kept, self.head)
+            self._sources[key] = (fill(topic), linger)
+            return topic
+
+        return await self._topic(key, DocumentTopic, make)
+
+    async def message_topic(self, key: str) -> MessageTopic:
+        """See :meth:`IHub.message_topic`."""
+        return await self._topic(key, MessageTopic, _message_topic)
+
+    async def recorded(self, key: str) -> bool:
+        """See :meth:`IHub.recorded`."""
+        if key in self.topics:
+            return True
+        kept = await self._history.load(key)
+        return bool(kept.events) or kept.floor > 0
+
+    async def _topic(self, key: str, kind: type[T], make: Callable[[str, Kept], T]) -> T:
+        topic = self.topics.get(key)
+        if topic is None:
+            topic = await self._opening.run(lambda: Deferred.fromCoroutine(self._open(key, make)))
+        assert isinstance(topic, kind), f"{key} is no {kind.__name__}"
+        return topic
+
+    async def _open(self, key: str, make: Callable[[str, Kept], T]) -> Topic:
+        """One at a time: while a topic is read, more of it may be recorded."""
+        while key not in self.topics:
+            head = self.head
+            kept = await self._history.load(key)
+            if head == self.head:
+                self.topics[key] = make(key, kept)
+                self._linger(self.topics[key])
+        return self.topics[key]
+
+    # Watching.
+
+    def watch(self, topic: Topic) -> None:
+        """See :meth:`IHub.watch`."""
+        watchers = self._watchers.get(topic.key, 0)
+        self._watchers[topic.key] = watchers + 1
+        if watchers == 0:
+            lingering = self._lingering.pop(topic.key, None)
+            if lingering is not None:
+                lingering.cancel()
+            if topic.key in self._sources:
+                self._sources[topic.key][0].watched()
+
+    def unwatch(self, topic: Topic) -> None:
+        """See :meth:`IHub.unwatch`."""
+        self._watchers[topic.key] -= 1
+        if self._watchers[topic.key] > 0:
+            return
+        del self._watchers[topic.key]
+        if topic.key in self._sources:
+            self._sources[topic.key][0].unwatched()
+        self._linger(topic)
+
+    def release(self, key: str) -> bool:
+        """See :meth:`IHub.release`."""
+        lingering = self._lingering.get(key)
+        if lingering is None:
+            return False
+        lingering.cancel()
+        self._forget(self.topics[key])
+        return True
+
+    def watched(self, topic: Topic) -> bool:
+        """See :meth:`IHub.watched`."""
+        return topic.key in self._watchers
+
+    def refresh(self, topic: DocumentTopic) -> Deferred[None]:
+        """See :meth:`IHub.refresh`."""
+        return self._sources[topic.key][0].refresh()
+
+    def _linger(self, topic: Topic) -> None:
+        """
+        Keep an unwatched topic for a while: a page that is reloaded comes back
+        to its place. Messages are in the history in any case.
+        """
+        source = self._sources.get(topic.key)
+        linger = MESSAGES_LINGER if source is None else source[1]
+        if linger is not None:
+            self._lingering[topic.key] = self._clock.callLater(linger, self._forget, topic)
+
+    def _forget(self, topic: Topic) -> None:
+        del self._lingering[topic.key]
+        del self.topics[topic.key]
+        if topic.key in self._sources:
+            source, _ = self._sources.pop(topic.key)
+            source.forgotten()
+            self._history.forget(topic.key)
+
+    # Reading and closing.
+
+    def read(self, topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
+        """See :meth:`IHub.read`."""
+        return self._history.read(topics, after, size)
+
+    async def close(self) -> None:
+        """Stop all sources, and record what is under way."""
+        for key in self._watchers:
+            if key in self._sources:
+                self._sources[key][0].unwatched()
+        self._watchers.clear()
+        for lingering in self._lingering.values():
+            lingering.cancel()
+        self._lingering.clear()
+        await self._history.close()
+
+
+def _document_topic(key: str, kept: Kept, head: int) -> DocumentTopic:
+    if kept.document is None:
+        # What an earlier life of this topic said is not known any more.
+        return DocumentTopic(key, floor=head)
+    topic = DocumentTopic(key, floor=kept.floor)
+    topic.restore(kept.events, kept.document)
+    return topic
+
+
+def _message_topic(key: str, kept: Kept) -> MessageTopic:
+    topic = MessageTopic(key, floor=kept.floor)
+    topic.record(kept.events)
+    return topic
+
+
+def _record(topic: Topic, events: Sequence[Event], document: Document | None) -> None:
+    if isinstance(topic, DocumentTopic):
+        assert document is not None
+        topic.record(events, document)
+    else:
+        assert isinstance(topic, MessageTopic)
+        topic.record(events)

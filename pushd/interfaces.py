@@ -1,0 +1,168 @@
+"""
+The seams of the house: what one part may expect of another without knowing it.
+
+Past tense tells what happened (``committed``, ``watched``), the imperative
+asks for something (``append``, ``write``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from pushd.cursor import Page
+from pushd.event import Document, Draft, Event
+from pushd.topic import DocumentTopic, MessageTopic, State, Topic
+from pushd.wire import Frame
+
+Committed = Callable[[Sequence[Event], Document | None], None]
+"""What a history calls for each draft it has recorded, in the order of their seqs."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """
+    What a history holds of one topic.
+
+    :ivar events: the newest, oldest first, without a hole.
+    :ivar floor: the seq of the last event that is not among them; 0 if there is none.
+    :ivar document: what a document topic holds; None if it never had one.
+    """
+
+    events: Sequence[Event]
+    floor: int
+    document: Document | None
+
+
+class IHistory(Interface):
+    """
+    The record of what was appended, in one order over all topics.
+
+    Every method may take time, and fails with
+    :class:`~pushd.errors.HistoryError` when the record cannot be had.
+    """
+
+    epoch: str = Attribute("The life of this record; valid once open.")
+
+    def open(committed: Committed) -> Deferred[int]:
+        """
+        Make ready. From now on `committed` is told of every draft recorded
+        here or on another node. Gives the seq of the newest event.
+        """
+
+    def append(draft: Draft) -> Deferred[tuple[Event, ...]]:
+        """
+        Record a draft, whole or not at all.
+
+        Fires once the record would survive what the backend promises to
+        survive, after `committed` was told; with the events as recorded.
+        """
+
+    def load(topic: str) -> Deferred[Kept]:
+        """What is held of a topic, of its events at least those that a log wants."""
+
+    def forget(topic: str) -> Deferred[None]:
+        """Drop all that is held of a document topic that nobody uses any more."""
+
+    def read(topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
+        """Events of `topics` past the seq `after`, about `size` bytes of them, at least one."""
+
+    def close() -> Deferred[None]:
+        """Finish what is being recorded."""
+
+
+class ISource(Interface):
+    """Where a document topic comes from. Works only while it is watched."""
+
+    def watched() -> None:
+        """The topic's first watcher has come."""
+
+    def unwatched() -> None:
+        """The topic's last watcher has left."""
+
+    def refresh() -> Deferred[None]:
+        """Fires when an answer not older than the source's interval was had, or failed."""
+
+    def forgotten() -> None:
+        """The topic is no more."""
+
+
+class IListener(Interface):
+    """Who is told what happens in a topic."""
+
+    def offer(frame: Frame) -> None:
+        """Something was recorded, or a status changed. Called in order."""
+
+    def ended() -> None:
+        """A topic ended."""
+
+    def flush() -> None:
+        """The reactor's turn is over: pass on what was offered in it."""
+
+
+class ISubscriber(Interface):
+    """The client's end of a subscription: a transport."""
+
+    def write(data: bytes) -> None:
+        """Send bytes. May lead to :meth:`Subscription.pause` before it returns."""
+
+    def finish() -> None:
+        """There will be no more."""
+
+
+class IHub(Interface):
+    """What the hub offers to those who fill topics and those who read them."""
+
+    epoch: str = Attribute("The history's.")
+    head: int = Attribute("The seq of the newest event recorded.")
+
+    topics: dict[str, Topic] = Attribute("By key: those that are watched, and some others.")
+
+    def publish(draft: Draft) -> Deferred[tuple[Event, ...]]:
+        """
+        Have a draft recorded; cancelling the result does not take it back.
+
+        Fails with :class:`~pushd.errors.HistoryError` if it was not recorded.
+        """
+
+    async def document_topic(
+        key: str, fill: Callable[[DocumentTopic], ISource], linger: float | None
+    ) -> DocumentTopic:
+        """
+        The document topic with this key. If it has to be made, what the history
+        holds of it is in it, and the source that `fill` gives is told when it is
+        watched. Once nobody has watched it for `linger` seconds (None: never), it
+        is forgotten.
+        """
+
+    async def message_topic(key: str) -> MessageTopic:
+        """The message topic with this key, with what the history holds of it."""
+
+    async def recorded(key: str) -> bool:
+        """Whether anything was ever recorded under this key, as far as the history knows."""
+
+    def release(key: str) -> bool:
+        """Forget a topic now that lingers unwatched; whether it did."""
+
+    def watch(topic: Topic) -> None:
+        """Somebody watches a topic."""
+
+    def unwatch(topic: Topic) -> None:
+        """One of a topic's watchers has left."""
+
+    def watched(topic: Topic) -> bool:
+        """Whether anybody watches a topic."""
+
+    def refresh(topic: DocumentTopic) -> Deferred[None]:
+        """The :meth:`ISource.refresh` of a topic's source."""
+
+    def listen(topic: Topic, listener: IListener) -> None:
+        """Let `listener` hear what happens in a topic."""
+
+    def unlisten(topic: Topic, listener: IListener) -> None:
+        """No longer."""
+
+    def read(topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
+        """The history's :meth:`IHistory.read`."""

@@ -1,0 +1,1 @@
+"""Where document topics come from."""

@@ -1,0 +1,312 @@
+"""
+The poller: one source's URL, asked again and again while somebody watches.
+
+It asks conditionally, never twice at a time, and not before the upstream wants
+to be asked again. What an answer means is :mod:`pushd.sources.digest`'s, how it
+is fetched :mod:`pushd.sources.fetch`'s, when to ask next :mod:`pushd.sources.pace`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pushd.config import Source
+from pushd.errors import HistoryError, SourceError
+from pushd.event import Draft
+from pushd.interfaces import IHub, ISource
+from pushd.sources import pace
+from pushd.sources.digest import Rules
+from pushd.sources.fetch import Answer, Fetcher
+from pushd.sources.worker import Worker
+from pushd.topic import DocumentTopic, State
+
+_VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+"""RFC 9110, section 13.1: what an answer carries, and how it is asked about."""
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """
+    What all pollers share.
+
+    :ivar now: seconds since 1970.
+    :ivar chance: a random number from [0, 1).
+    """
+
+    hub: IHub
+    worker: Worker
+    clock: IReactorTime
+    now: Callable[[], float]
+    chance: Callable[[], float]
+
+
+class _GoneError(SourceError):
+    """There is no document any more, and that is for good (RFC 9110, section 15.5.11)."""
+
+
+@implementer(ISource)
+class Poller:
+    """
+    :param topic: what it fills.
+    :param source: how it is to be polled.
+    :param url: where, with the topic's values in their places.
+    :param headers: the source's own and the forwarded ones.
+    :param fetcher: asks, with the source's trust in certificates.
+    :param forgotten: called when the topic is no more.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        topic: DocumentTopic,
+        source: Source,
+        url: str,
+        headers: Mapping[str, str],
+        around: Surroundings,
+        fetcher: Fetcher,
+        forgotten: Callable[[], None],
+    ) -> None:
+        self.topic = topic
+        self._source = source
+        self._url = url
+        self._headers = headers
+        self._rules = Rules(source.format, source.select, source.emit, source.key)
+        self._around = around
+        self._fetcher = fetcher
+        self._on_forgotten = forgotten
+        self._validators: dict[str, str] = {}
+        self._body = b""
+        self._failures = 0
+        self._not_before = 0.0
+        self._stale_at: float | None = None
+        self._loop: LoopingCall | None = None
+        self._resting: IDelayedCall | None = None
+        self._staling: IDelayedCall | None = None
+        self._watched = False
+        self._in_phase = False
+        self._polling: Deferred[None] | None = None
+        self._recording = False
+        self._waiting: list[Deferred[None]] = []
+
+    # What the hub tells.
+
+    def watched(self) -> None:
+        """See :meth:`ISource.watched`."""
+        self._watched = True
+        self._in_phase = False
+        self._watch_for_staleness()
+        self._rest(self._not_before - self._around.clock.seconds())
+
+    def unwatched(self) -> None:
+        """See :meth:`ISource.unwatched`."""
+        self._watched = False
+        self._stop()
+        if self._staling is not None:
+            self._staling.cancel()
+            self._staling = None
+        # What is being recorded is recorded: the next watcher starts from there.
+        if self._polling is not None and not self._recording:
+            self._polling.cancel()
+
+    def refresh(self) -> Deferred[None]:
+        """See :meth:`ISource.refresh`."""
+        if self._polling is None and self._around.clock.seconds() < self._not_before:
+            return succeed(None)
+        return self._poll()
+
+    def forgotten(self) -> None:
+        """See :meth:`ISource.forgotten`."""
+        self._on_forgotten()
+
+    # When to poll.
+
+    def _rest(self, seconds: float) -> None:
+        """Go on polling after a pause, at once if it is none."""
+        self._stop()
+        if seconds > 0:
+            self._resting = self._around.clock.callLater(seconds, self._start)
+        else:
+            self._start()
+
+    def _start(self) -> None:
+        self._resting = None
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = self._around.clock
+        self._loop.start(self._source.every).addErrback(
+            lambda failure: self.log.failure("poller of {topic!r} broke", failure, topic=self.topic.name)
+        )
+
+    def _stop(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        if self._loop is not None:
+            loop, self._loop = self._loop, None
+            if loop.running:
+                loop.stop()
+
+    def _tick(self) -> Deferred[None]:
+        """One round of the loop, which does not begin another before this one is over."""
+        return self._poll().addCallback(self._ticked, self._loop)
+
+    def _ticked(self, _: None, loop: LoopingCall | None) -> None:
+        if self._loop is not loop or self.topic.ended:
+            return
+        wait = self._not_before - self._around.clock.seconds()
+        if not self._in_phase:
+            self._in_phase = True
+            self._rest(max(wait, pace.phase(self._source.every, self._around.chance())))
+        elif wait > self._source.every:
+            self._rest(wait)
+
+    # One poll.
+
+    def _poll(self) -> Deferred[None]:
+        """Fires when a poll is over: the one under way, or a new one. Never fails."""
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        if self._polling is None:
+            self._polling = Deferred.fromCoroutine(self._exchange())
+            self._polling.addErrback(_cancelled)
+            self._polling.addCallback(self._polled)
+        return waiting
+
+    def _polled(self, _: None) -> None:
+        self._polling = None
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)
+
+    async def _exchange(self) -> None:
+        began = self._around.clock.seconds()
+        try:
+            answer = await self._fetch()
+            await self._take(answer)
+        except SourceError as error:
+            self._failed(error.reason, error.retry_after)
+            if isinstance(error, _GoneError):
+                self._stop()
+                self._around.hub.end(self.topic)
+        except HistoryError as error:
+            self._failed(f"The answer could not be recorded: {error}", None)
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("polling {topic!r} failed", topic=self.topic.name)
+            self._failed("pushd could not read the answer; its log says why.", None)
+        else:
+            self._succeeded(began, answer)
+
+    def _fetch(self) -> Deferred[Answer]:
+        source = self._source
+        headers = {**self._headers, **(self._validators if self.topic.document else {})}
+        return self._fetcher.fetch(
+            self._url, headers, timeout=source.timeout, max_bytes=source.max_bytes
+        )
+
+    async def _take(self, answer: Answer) -> None:
+        """
+        :raises SourceError: the answer is of no use.
+        :raises HistoryError: it could not be recorded.
+        """
+        if answer.status == HTTPStatus.NOT_MODIFIED and self._validators and self.topic.document:
+            return
+        if answer.status == HTTPStatus.GONE:
+            raise _GoneError("The source answered 410 Gone: nothing more will come.")
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.NON_AUTHORITATIVE_INFORMATION):
+            raise SourceError(
+                f"The source answered {_phrase(answer.status)}.",
+                pace.retry_after(_header(answer, "Retry-After"), self._around.now()),
+            )
+        body = hashlib.blake2b(answer.body).digest()
+        if body != self._body or self.topic.document is None:
+            await self._record(answer)
+            self._body = body
+        # Only of an answer that was good: a 304 has to mean the document we have.
+        self._validators = {
+            asked: value for given, asked in _VALIDATORS.items() if (value := _header(answer, given))
+        }
+
+    async def _record(self, answer: Answer) -> None:
+        content_type = _header(answer, "Content-Type")
+        digest = await self._around.worker.digest(
+            self.topic.document, answer.body, content_type, self._rules
+        )
+        if digest.payloads:
+            self._recording = True
+            try:
+                await self._around.hub.publish(
+                    Draft(self.topic.key, digest.payloads, digest.document)
+                )
+            finally:
+                self._recording = False
+
+    # What came of it.
+
+    def _succeeded(self, began: float, answer: Answer) -> None:
+        now = self._around.clock.seconds()
+        fresh = pace.fresh_for(_header(answer, "Cache-Control"), _header(answer, "Age"))
+        self._failures = 0
+        self._not_before = max(began + self._source.every, now + fresh)
+        self._stale_at = now + max(0.0, fresh - self._source.every) + self._source.patience
+        self._tell("ok", None)
+        if self._watched:
+            self._watch_for_staleness()
+
+    def _failed(self, reason: str, retry_after: float | None) -> None:
+        self._failures += 1
+        wait = pace.back_off(
+            self._source.every, self._failures, self._source.max_backoff, self._around.chance()
+        )
+        self._not_before = self._around.clock.seconds() + max(wait, retry_after or 0.0)
+        self._tell("error", reason)
+
+    def _watch_for_staleness(self) -> None:
+        if self._staling is not None:
+            self._staling.cancel()
+            self._staling = None
+        if self._stale_at is not None:
+            wait = self._stale_at - self._around.clock.seconds()
+            if wait > 0:
+                self._staling = self._around.clock.callLater(wait, self._went_stale)
+            else:
+                self._went_stale()
+
+    def _went_stale(self) -> None:
+        self._staling = None
+        if self.topic.status.state == "ok":
+            self._tell("stale", f"No good answer for {self._source.patience:g} s or more.")
+
+    def _tell(self, state: State, reason: str | None) -> None:
+        if state != self.topic.status.state:
+            self.log.info(
+                "source of {topic!r}: {state}. {reason}",
+                topic=self.topic.name, state=state, reason=reason or "",
+            )
+        self._around.hub.tell(self.topic, state, reason)
+
+
+def _cancelled(failure: Failure) -> None:
+    failure.trap(CancelledError)
+
+
+def _header(answer: Answer, name: str) -> str:
+    """The values of a header, joined (RFC 9110, section 5.3); "" if there is none."""
+    return ", ".join(answer.headers.getRawHeaders(name, []))
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

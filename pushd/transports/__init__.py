@@ -1,0 +1,1 @@
+"""How a subscription reaches its client: one file a transport."""

@@ -1,0 +1,1 @@
+"""HTTP: Klein resources, one file a noun. They ask and answer; they decide nothing."""

@@ -1,0 +1,111 @@
+"""
+What a client asked for: the parameters of a request, read once and checked.
+
+EventSource cannot set headers, so most of what others say in headers may be
+said in the query too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from twisted.web.iweb import IRequest
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
+
+from pushd.errors import ClientError
+
+EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
+
+_RESUME = ("lastEventId", "Last-Event-ID", "lastEventID", "last_event_id")
+
+
+def parameter(request: IRequest, name: str) -> str | None:
+    """A query parameter's last value; None if it is not there."""
+    values = parameters(request, name)
+    return values[-1] if values else None
+
+
+def parameters(request: IRequest, name: str) -> list[str]:
+    """All values of a query parameter."""
+    return [value.decode(errors="replace") for value in request.args.get(name.encode(), ())]
+
+
+def last_event_id(request: IRequest) -> str | None:
+    """
+    Where the client wants to resume; None if it says nothing.
+
+    The header wins: a browser that reconnects sends a newer id in it than the
+    one that the page once put into the URL.
+    """
+    given = request.getHeader("Last-Event-ID")
+    for name in _RESUME:
+        given = given or parameter(request, name)
+    return given or None
+
+
+def chunked(request: IRequest, default: bool) -> bool:
+    """Whether the body may be chunked. Raises ClientError."""
+    value = parameter(request, "chunked")
+    if value not in (None, "0", "1"):
+        raise ClientError(400, "chunked is 0 or 1.", parameter="chunked")
+    return default if value is None else value == "1"
+
+
+def client(request: IRequest) -> str | None:
+    """The identifier that the page chose for itself. Raises ClientError."""
+    value = parameter(request, "client")
+    if value is not None and not (len(value) <= 128 and value.isprintable()):
+        raise ClientError(400, "client is at most 128 printable characters.", parameter="client")
+    return value
+
+
+def headers(request: IRequest, forwardable: Collection[str]) -> dict[str, str]:
+    """
+    The headers that may be of interest to a source, by name in lower case: the
+    request's, and over them those of the ``header=`` parameters.
+
+    :raises ClientError: a parameter is no header, or one that no source wants.
+    """
+    given = {}
+    for name in forwardable:
+        values = request.requestHeaders.getRawHeaders(name)
+        if values:
+            given[name] = ", ".join(values)
+    for text in parameters(request, "header"):
+        name, colon, value = text.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        if not colon or not name:
+            raise ClientError(400, "header is written NAME: VALUE.", parameter="header")
+        if name not in forwardable:
+            raise ClientError(
+                400, f"The header {name!r} is not forwarded to any source.", parameter="header"
+            )
+        if not value.isprintable():
+            raise ClientError(
+                400, f"The value of {name!r} has a line break or control character.",
+                parameter="header",
+            )
+        given[name] = value
+    return given
+
+
+def representation(request: IRequest, offers: Sequence[str]) -> str:
+    """
+    The media type to answer with (RFC 9110, section 12.5.1).
+
+    Of those that the client likes best, one that it names goes before one that
+    merely fits a wildcard, and then the first of `offers`: ``*/*`` means events,
+    but ``application/json, */*`` means JSON.
+
+    :raises ClientError: 406, it wants none of them.
+    """
+    values = request.requestHeaders.getRawHeaders("Accept")
+    accept = parse_accept_header(", ".join(values) if values else "*/*", MIMEAccept)
+    best = max(offers, key=lambda offer: (accept.quality(offer), offer in accept.values()))
+    if accept.quality(best) <= 0:
+        raise ClientError(
+            406, f"There is {' and '.join(offers)}.", parameter="Accept", extra={"offers": offers}
+        )
+    return best

@@ -1,0 +1,43 @@
+"""Which other sites' pages may read and publish (WHATWG Fetch, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from twisted.web.iweb import IRequest
+
+METHODS = "GET, HEAD, OPTIONS, POST"
+_ALLOWED_HEADERS = ("last-event-id", "authorization", "cache-control", "content-type")
+
+
+class Cors:
+    """
+    :param origins: ``https://app.example.com``; ``*`` stands for all, without credentials.
+    :param headers: further request headers that pages may set, in lower case.
+    """
+
+    def __init__(self, origins: Collection[str], headers: Collection[str]) -> None:
+        self._origins = frozenset(origins)
+        self._headers = ", ".join([*_ALLOWED_HEADERS, *sorted({*headers} - {*_ALLOWED_HEADERS})])
+
+    def apply(self, request: IRequest) -> None:
+        """Set the response headers that let the page read the answer, if it may."""
+        if not self._origins:
+            return
+        # Whatever the answer: a cache must not give one origin's to another.
+        request.responseHeaders.addRawHeader("Vary", "Origin")
+        origin = request.getHeader("Origin")
+        if origin is None:
+            return
+        if origin in self._origins:
+            request.setHeader("Access-Control-Allow-Origin", origin)
+            request.setHeader("Access-Control-Allow-Credentials", "true")
+        elif "*" in self._origins:
+            request.setHeader("Access-Control-Allow-Origin", "*")
+        else:
+            return
+        request.setHeader("Access-Control-Expose-Headers", "ETag")
+        if request.method == b"OPTIONS":
+            request.setHeader("Access-Control-Allow-Methods", METHODS)
+            request.setHeader("Access-Control-Allow-Headers", self._headers)
+            request.setHeader("Access-Control-Max-Age", "86400")

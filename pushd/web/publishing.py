@@ -1,0 +1,99 @@
+"""Publishing messages: ``POST /topics/{topic}``."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from twisted.web.iweb import IRequest
+from werkzeug.http import parse_options_header
+
+from pushd.auth import Tokens
+from pushd.errors import ClientError, HistoryError
+from pushd.event import Draft, Payload, Position
+from pushd.interfaces import IHub
+from pushd.sources.catalogue import Catalogue
+from pushd.web import asked
+from pushd.web.site import PushRequest
+
+_UNSENDABLE = re.compile(r"[\r\n\0]")
+"""What would end an SSE field before its time, or make an id be ignored."""
+
+
+class Publishing:
+    """
+    :param max_body: bytes that a message may have.
+    """
+
+    def __init__(self, hub: IHub, catalogue: Catalogue, tokens: Tokens, max_body: int) -> None:
+        self._hub = hub
+        self._catalogue = catalogue
+        self._tokens = tokens
+        self._max_body = max_body
+
+    async def publish(self, request: IRequest, name: str) -> bytes:
+        """Record a message. Raises ClientError."""
+        self._tokens.admit(
+            request.getHeader("Authorization"), asked.parameter(request, "access_token")
+        )
+        key = self._catalogue.message_topic(name)
+        payload = self._payload(request)
+        try:
+            events = await self._hub.publish(Draft(key, (payload,)))
+        except HistoryError as error:
+            raise ClientError(
+                503, f"The message was not recorded: {error}", headers={"Retry-After": "5"}
+            ) from error
+        request.setResponseCode(201)
+        request.setHeader("Content-Type", asked.JSON)
+        return msgspec.json.encode({"id": str(Position(self._hub.epoch, events[-1].seq))}) + b"\n"
+
+    def _payload(self, request: IRequest) -> Payload:
+        name = _event_name(request)
+        assert isinstance(request, PushRequest) and request.content is not None
+        if request.too_large:
+            raise ClientError(413, f"A message has at most {self._max_body} bytes.")
+        body = request.content.read()
+        kind, options = parse_options_header(request.getHeader("Content-Type"))
+        if kind == "application/json":
+            return Payload(name, _one_line(body))
+        if kind == "text/plain":
+            return Payload(name, _utf8(body, options.get("charset", "utf-8")), is_json=False)
+        raise ClientError(
+            415,
+            f"A message is application/json or text/plain, not {kind or 'without a Content-Type'}.",
+            parameter="Content-Type",
+            headers={"Accept": "application/json, text/plain"},
+        )
+
+
+def _event_name(request: IRequest) -> str | None:
+    if asked.parameter(request, "id") is not None:
+        raise ClientError(400, "Ids are given by pushd; there is no id parameter.", parameter="id")
+    name = asked.parameter(request, "event")
+    if name is None or name == "":
+        return None
+    if _UNSENDABLE.search(name) or len(name) > 128:
+        raise ClientError(
+            400, "An event's name has at most 128 characters and no CR, LF or NUL.", parameter="event"
+        )
+    if name == "gap":
+        raise ClientError(400, "'gap' is what pushd calls lost messages.", parameter="event")
+    return name
+
+
+def _one_line(body: bytes) -> bytes:
+    """JSON as it was sent, but without line breaks, which can only be between tokens."""
+    try:
+        body.decode()
+        text = bytes(msgspec.json.decode(body, type=msgspec.Raw))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ClientError(400, f"The body is not valid JSON: {error}.") from None
+    return text.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _utf8(body: bytes, charset: str) -> bytes:
+    try:
+        return body.decode(charset).encode()
+    except (LookupError, UnicodeError):
+        raise ClientError(400, f"The body is not {charset} text.") from None

@@ -1,0 +1,128 @@
+"""
+The routes: which path is whose, and how every answer that is not a success looks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from pushd.errors import ClientError
+from pushd.web.cors import METHODS, Cors
+from pushd.web.pages import Pages
+from pushd.web.problem import write_problem
+from pushd.web.publishing import Publishing
+from pushd.web.reading import Reading
+
+_METHODS = ["GET", "HEAD", "OPTIONS", "POST"]
+
+
+class Root:
+    """Everything that is served under one site."""
+
+    app = Klein()
+    # A redirect would end an EventSource of an old library (npm eventsource 2).
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = False
+    log = Logger()
+
+    def __init__(self, reading: Reading, publishing: Publishing, pages: Pages, cors: Cors) -> None:
+        self._reading = reading
+        self._publishing = publishing
+        self._pages = pages
+        self._cors = cors
+
+    def resource(self) -> Resource:
+        """What a site serves."""
+        return _Checked(self, self.app.resource())
+
+    @app.route("/topics/<path:name>", methods=_METHODS)
+    async def topic(self, request: IRequest, name: str) -> Any:
+        """One topic."""
+        self._cors.apply(request)
+        if request.method == b"OPTIONS":
+            return _options(request, METHODS)
+        if request.method == b"POST":
+            return await self._publishing.publish(request, name)
+        return await self._reading.topic(request, name)
+
+    @app.route("/events", methods=["GET", "HEAD", "OPTIONS"])
+    async def events(self, request: IRequest) -> Any:
+        """Several topics."""
+        self._cors.apply(request)
+        if request.method == b"OPTIONS":
+            return _options(request, "GET, HEAD, OPTIONS")
+        return await self._reading.events(request)
+
+    @app.route("/", methods=["GET", "HEAD"])
+    def front(self, request: IRequest) -> Any:
+        """The page."""
+        return self._pages.front(request)
+
+    @app.route("/static/<name>", methods=["GET", "HEAD"])
+    def static(self, request: IRequest, name: str) -> Any:
+        """A file."""
+        return self._pages.static(request, name)
+
+    @app.handle_errors(ClientError)
+    def refused(self, request: IRequest, failure: Failure) -> bytes:
+        """What a client did wrong."""
+        error = failure.value
+        assert isinstance(error, ClientError)
+        return write_problem(request, error)
+
+    @app.handle_errors(HTTPException)
+    def unrouted(self, request: IRequest, failure: Failure) -> bytes:
+        """No route, or not with this method."""
+        error = failure.value
+        assert isinstance(error, HTTPException)
+        self._cors.apply(request)
+        if isinstance(error, MethodNotAllowed):
+            allowed = ", ".join(sorted(error.valid_methods or ()))
+            detail = f"Not with this method; allowed are {allowed}."
+            return write_problem(request, ClientError(405, detail, headers={"Allow": allowed}))
+        detail = "There is nothing here. Read /topics/TOPIC or /events?topic=TOPIC."
+        return write_problem(request, ClientError(404, detail))
+
+    @app.handle_errors(CancelledError)
+    def left(self, request: IRequest, failure: Failure) -> None:
+        """The client has gone; nobody is there to be answered."""
+
+    @app.handle_errors(Exception)
+    def broken(self, request: IRequest, failure: Failure) -> bytes:
+        """A bug of ours: told to the log, not to the client."""
+        self.log.failure("answering {method} failed", failure, method=request.method)
+        return write_problem(request, ClientError(500, "pushd failed; its log says why."))
+
+
+class _Checked(Resource):
+    """What Klein takes for granted: that path and method are text."""
+
+    isLeaf = True
+
+    def __init__(self, root: Root, inner: Resource) -> None:
+        super().__init__()
+        self._root = root
+        self._inner = inner
+
+    def render(self, request: IRequest) -> Any:
+        try:
+            b"/".join(request.postpath).decode()
+        except UnicodeDecodeError:
+            return write_problem(request, ClientError(400, "The path is not UTF-8."))
+        if not request.method.isascii():
+            return write_problem(request, ClientError(405, "Not with this method."))
+        return self._inner.render(request)
+
+
+def _options(request: IRequest, methods: str) -> bytes:
+    request.setResponseCode(204)
+    request.setHeader("Allow", methods)
+    return b""

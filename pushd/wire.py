@@ -1,0 +1,141 @@
+"""
+Bytes for clients.
+
+Every byte of a stream's body is made here, and each frame is encoded once for
+each wire format, however many clients there are. Nothing here knows what a
+frame means or who reads it.
+
+SSE follows the WHATWG HTML standard, section 9.2.5 (parsing an event stream).
+Two findings with real clients shape it: the heartbeat is ``:`` and one LF
+(with a blank line behind it, two Python and npm clients deliver an empty
+event), and ids are printable ASCII.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from pushd.event import Payload
+
+_LINE_BREAK = re.compile(rb"\r\n|\r|\n")
+
+
+class Frame:
+    """
+    One thing that is sent on a stream: an event, or just a position.
+
+    :ivar topic: the public name of the topic.
+    :ivar payload: None for a block that only tells the position.
+    :ivar id: the event id; None where the client has to keep the one it has.
+    """
+
+    __slots__ = ("_encoded", "id", "payload", "topic")
+
+    def __init__(self, topic: str, payload: Payload | None, id: str | None) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.id = id
+        self._encoded: dict[str, bytes] = {}
+
+    def on(self, wire: WireFormat) -> bytes:
+        """This frame in a wire format, made at the first call."""
+        encoded = self._encoded.get(wire.name)
+        if encoded is None:
+            encoded = self._encoded[wire.name] = wire.encode(self)
+        return encoded
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frame):
+            return NotImplemented
+        return (self.topic, self.payload, self.id) == (other.topic, other.payload, other.id)
+
+    __hash__ = None  # type: ignore[assignment]  # compared in tests, never looked up
+
+    def __repr__(self) -> str:
+        return f"Frame({self.topic!r}, {self.payload!r}, id={self.id!r})"
+
+
+class WireFormat(msgspec.Struct, frozen=True):
+    """
+    How frames look on a transport.
+
+    :ivar name: tells it from the others.
+    :ivar encode: a frame's bytes.
+    :ivar heartbeat: what a quiet stream sends; every parser skips it.
+    """
+
+    name: str
+    encode: Callable[[Frame], bytes]
+    heartbeat: bytes
+
+
+def sse_retry(seconds: float) -> bytes:
+    """The field that sets a client's reconnection time; belongs into an event's block."""
+    return b"retry: %d\n" % round(seconds * 1000)
+
+
+def _sse_block(name: str | None, data: bytes | None, id: str | None) -> bytes:
+    """
+    One block. CR, CRLF and LF in `data` all reach the client as LF: SSE can
+    carry no other.
+    """
+    lines = []
+    if name is not None:
+        lines.append(b"event: " + name.encode())
+    if data is not None:
+        if b"\n" in data or b"\r" in data:
+            lines.extend(b"data: " + line for line in _LINE_BREAK.split(data))
+        else:
+            lines.append(b"data: " + data)
+    if id is not None:
+        lines.append(b"id: " + id.encode("ascii"))
+    lines.append(b"\n")
+    return b"\n".join(lines)
+
+
+def _sse(frame: Frame) -> bytes:
+    payload = frame.payload
+    if payload is None:
+        return _sse_block(None, None, frame.id)
+    return _sse_block(payload.name, payload.data, frame.id)
+
+
+def _sse_with_topic(frame: Frame) -> bytes:
+    payload = frame.payload
+    if payload is None:
+        return _sse_block(None, None, frame.id)
+    envelope = b'{"topic":%b,"data":%b}' % (msgspec.json.encode(frame.topic), as_json(payload))
+    return _sse_block(payload.name, envelope, frame.id)
+
+
+SSE = WireFormat("sse", _sse, b":\n")
+"""One topic: ``data:`` is the bare payload."""
+
+SSE_WITH_TOPIC = WireFormat("sse+topic", _sse_with_topic, b":\n")
+"""Several topics: ``data:`` is ``{"topic": ..., "data": ...}``."""
+
+
+def as_json(payload: Payload) -> bytes:
+    """A payload's data as a JSON value on one line: text becomes a string."""
+    return payload.data if payload.is_json else msgspec.json.encode(payload.data.decode())
+
+
+def status(state: str, since: float, reason: str | None) -> Payload:
+    """A ``status`` event; `since` in seconds since 1970."""
+    return Payload(
+        "status", msgspec.json.encode({"state": state, "since": rfc3339(since), "reason": reason})
+    )
+
+
+def gap(after: str | None, resumed: str) -> Payload:
+    """A ``gap`` event: messages between the positions `after` and `resumed` are lost."""
+    return Payload("gap", msgspec.json.encode({"after": after, "resumed": resumed}))
+
+
+def rfc3339(seconds: float) -> str:
+    """A time in seconds since 1970 as RFC 3339 writes it, to the millisecond, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
