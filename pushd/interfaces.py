@@ -143,6 +143,12 @@ class IHub(Interface):
     async def recorded(key: str) -> bool:
         """Whether anything was ever recorded under this key, as far as the history knows."""
 
+    def tell(topic: Topic, state: State, reason: str | None) -> None:
+        """A source's health may have changed."""
+
+    def end(topic: Topic) -> None:
+        """A topic will never have another event."""
+
     def release(key: str) -> bool:
         """Forget a topic now that lingers unwatched; whether it did."""
 

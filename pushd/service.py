@@ -212,7 +212,7 @@ def _check(settings: Config, path: str) -> None:
         check_expressions(settings)
         _check_endpoint(settings.server.listen, "server.listen")
         for name, source in settings.sources.items():
-            _check_ca_file(source, f"sources.{name}.ca_file")
+            _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -224,3 +224,12 @@ def _check_endpoint(description: str, path: str) -> None:
         serverFromString(reactor, description)
     except Exception as error:
         raise ConfigError(f"{path}: {description!r} is no endpoint: {error}") from None
+
+
+def _check_ca_file(ca_file: str | None, path: str) -> None:
+    from twisted.internet import reactor
+
+    try:
+        Fetcher(reactor, ca_file=ca_file)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

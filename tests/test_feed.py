@@ -1,0 +1,291 @@
+"""Feeds: encoded once, no queue per client, heartbeats when it is quiet."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+
+import pytest
+from house import Client, House
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from pushd.config import History
+from pushd.cursor import Page
+from pushd.errors import HistoryError
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def test_live_members_get_the_very_same_bytes(house: House) -> None:
+    topic = house.document("d")
+    written: list[bytes] = []
+    for _ in range(3):
+        client = house.client(topic)
+        client.write = written.append  # type: ignore[method-assign]
+        client.connect()
+    written.clear()
+    house.snapshot("d", {"a": 1})
+    house.turn()
+    assert len(written) == 3
+    assert all(data is written[0] for data in written)
+
+
+def test_one_turn_is_one_write(house: House) -> None:
+    client = house.client(house.messages("m")).connect()
+    writes: list[bytes] = []
+    client.write = writes.append  # type: ignore[method-assign]
+    for n in range(10):
+        house.say("m", n)
+    house.turn()
+    assert len(writes) == 1
+    assert writes[0].count(b"data:") == 10
+
+
+def test_the_past_and_the_present_meet_without_a_seam(house: House) -> None:
+    topic = house.messages("m")
+    first = house.client(topic).connect()
+    house.say("m", 1)
+    # Not told yet: whoever joins now gets it with the past, and not once more.
+    second = house.client(topic).connect(f"{house.hub.epoch}-0")
+    house.say("m", 2)
+    house.turn()
+    for client in (first, second):
+        assert client.receive().page.messages == {"": [1, 2]}
+
+
+def test_the_many_who_return_to_one_place_share_their_bytes(house: House) -> None:
+    topic = house.document("d")
+    house.snapshot("d", {"a": 1})
+    written: list[bytes] = []
+    for _ in range(3):
+        client = house.client(topic)
+        client.write = written.append  # type: ignore[method-assign]
+        client.connect()
+    assert len(written) == 3
+    assert all(data is written[0] for data in written)
+
+
+def test_a_client_that_has_enough_is_passed_over_and_then_pulls(house: House) -> None:
+    topic = house.messages("m")
+    slow, quick = house.client(topic), house.client(topic)
+    slow.room = 10
+    for client in (slow, quick):
+        client.connect()
+    slow.receive()
+    for n in range(50):
+        house.say("m", n)
+        house.turn()
+    assert len(slow.buffer) < 100
+    assert quick.receive().page.messages[""] == list(range(50))
+    for _ in range(60):
+        slow.receive()
+    assert slow.page.messages[""] == list(range(50))
+    slow.room = None
+    house.say("m", 50)
+    house.turn()
+    assert slow.receive().page.messages[""][-1] == 50
+
+
+def test_a_client_that_fell_behind_gets_the_document_and_not_a_flood(house: House) -> None:
+    client = house.client(house.document("d"))
+    client.room = 10
+    client.connect().receive()
+    for n in range(100):
+        house.snapshot("d", {"n": n})
+        house.turn()
+    client.receive()
+    assert client.buffer.count(b"event: snapshot") == 1
+    assert client.receive().page.documents[""] == {"n": 99}
+
+
+def test_a_client_that_fell_behind_hears_the_status_it_missed(house: House) -> None:
+    topic = house.document("d")
+    client = house.client(topic)
+    client.room = 1
+    client.connect().receive()
+    house.hub.tell(topic, "error", "Why.")
+    house.turn()
+    house.hub.tell(topic, "ok", None)
+    house.turn()
+    client.receive()
+    client.receive()
+    assert [state for _, state in client.page.statuses] == ["error", "ok"]
+
+
+def test_a_message_topic_is_read_from_its_history_when_the_log_is_too_short(house: House) -> None:
+    topic = house.messages("m")
+    topic.LOG_EVENTS = 2  # type: ignore[attr-defined]
+    for n in range(5):
+        house.say("m", n)
+    client = house.client(topic).connect(f"{house.hub.epoch}-1").receive()
+    assert client.page.messages[""] == [1, 2, 3, 4]
+
+
+class Waiting:
+    """A history that answers when it is told to."""
+
+    def __init__(self, house: House) -> None:
+        self.asked: list[Deferred[Page]] = []
+        self._read = house.history.read
+        house.history.read = self.read  # type: ignore[method-assign]
+
+    def read(self, topics: object, after: int, size: int) -> Deferred[Page]:
+        waiting: Deferred[Page] = Deferred()
+        page: list[Page] = []
+        self._read(topics, after, size).addCallback(page.append)  # type: ignore[arg-type]
+        self.page = page[0]
+        self.asked.append(waiting)
+        return waiting
+
+
+@pytest.fixture
+def late(house: House) -> Client:
+    """A client whose past only the history knows."""
+    topic = house.messages("m")
+    topic.LOG_EVENTS = 1  # type: ignore[attr-defined]
+    for n in range(1, 4):
+        house.say("m", n)
+    return house.client(topic)
+
+
+def test_what_is_said_while_the_history_is_asked_comes_after_it(house: House, late: Client) -> None:
+    history = Waiting(house)
+    late.connect(f"{house.hub.epoch}-0")
+    house.say("m", 4)
+    house.turn()
+    assert late.buffer == b""
+    for _ in range(2):
+        history.asked.pop().callback(history.page)
+        if not history.asked:
+            break
+    assert late.receive().page.messages[""] == [1, 2, 3, 4]
+
+
+def test_the_history_is_asked_once_however_often_a_transport_resumes(
+    house: House, late: Client
+) -> None:
+    history = Waiting(house)
+    late.connect(f"{house.hub.epoch}-0")
+    assert late.subscription is not None
+    late.subscription.pause()
+    late.subscription.resume()
+    assert len(history.asked) == 1
+
+
+def test_an_answer_for_somebody_who_has_left_is_dropped(house: House, late: Client) -> None:
+    history = Waiting(house)
+    late.connect(f"{house.hub.epoch}-0").drop()
+    history.asked.pop().callback(history.page)
+    assert late.buffer == b""
+
+
+def test_when_the_history_cannot_be_read_the_client_is_sent_away_with_its_id(
+    house: House, late: Client
+) -> None:
+    history = Waiting(house)
+    late.connect(f"{house.hub.epoch}-0")
+    history.asked.pop().errback(Failure(HistoryError("The disk is gone.")))
+    assert late.finished and late.buffer == b""
+
+
+def test_a_quiet_feed_beats_and_a_busy_one_does_not(house: House) -> None:
+    client = house.client(house.messages("m")).connect().receive()
+    house.clock.advance(10)
+    house.say("m", 1)
+    house.turn()
+    client.receive()
+    house.clock.advance(14)
+    assert client.buffer == b""
+    house.clock.advance(1)
+    assert client.buffer == b":\n"
+    house.clock.advance(15)
+    assert client.buffer == b":\n:\n"
+
+
+def test_a_client_that_is_behind_is_not_sent_heartbeats(house: House) -> None:
+    client = house.client(house.messages("m"))
+    client.room = 1
+    client.connect()
+    before = client.buffer
+    for _ in range(100):
+        house.clock.advance(15)
+    assert client.buffer == before
+
+
+def test_an_ended_topic_ends_its_streams_after_what_was_said(house: House) -> None:
+    topic = house.document("d")
+    live, behind = house.client(topic).connect(), house.client(topic)
+    behind.room = 1
+    behind.connect()
+    house.snapshot("d", 1)
+    house.hub.end(topic)
+    assert live.finished
+    assert live.receive().page.documents == {"": 1}
+    assert not behind.finished
+    behind.receive()
+    behind.receive()
+    assert behind.finished
+    assert behind.page.documents == {"": 1}
+
+
+def test_a_stream_of_several_topics_ends_with_the_last(house: House) -> None:
+    one, other = house.document("c"), house.document("d")
+    client = house.client(one, other).connect()
+    house.hub.end(one)
+    assert not client.finished
+    house.hub.end(other)
+    assert client.finished
+
+
+def test_closing_ends_all_streams(house: House) -> None:
+    clients = [house.client(house.messages(key)).connect() for key in ("m", "n", "n")]
+    clients[1].room = 1
+    house.say("n", 1)
+    house.feeds.close()
+    assert all(client.finished for client in clients)
+    assert house.source.told == []
+
+
+def test_ten_thousand_clients_leave_nothing_behind(house: House) -> None:
+    topic = house.document("d")
+    house.snapshot("d", {"a": 1})
+
+    def come_and_go(number: int) -> None:
+        clients = [house.client(topic).connect() for _ in range(number)]
+        house.say("other", 1)
+        house.turn()
+        for client in clients:
+            client.drop()
+
+    come_and_go(10)
+    gc.collect()
+    before = Counter(type(thing).__name__ for thing in gc.get_objects())
+    come_and_go(10_000)
+    gc.collect()
+    after = Counter(type(thing).__name__ for thing in gc.get_objects())
+    assert {name: n for name, n in (after - before).items() if n > 100} == {}
+    assert after["Subscription"] <= before["Subscription"]
+    assert not house.hub.watched(topic)
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_messages_lost_while_a_client_stood_still_are_told_as_a_gap(house: House) -> None:
+    house.history._keep = History(keep_events=2)
+    topic = house.messages("m")
+    topic.LOG_EVENTS = 2  # type: ignore[attr-defined]
+    client = house.client(topic)
+    client.room = 1
+    client.connect()
+    for n in range(1, 9):
+        house.say("m", n)
+        house.turn()
+    for _ in range(10):
+        client.receive()
+    assert client.page.messages[""] == [7, 8]
+    assert [gap for _, gap in client.page.gaps] == [
+        {"after": f"{house.hub.epoch}-0", "resumed": f"{house.hub.epoch}-6"}
+    ]

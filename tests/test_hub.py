@@ -1,0 +1,223 @@
+"""The hub: recorded before seen, told once a turn, watched and forgotten."""
+
+from __future__ import annotations
+
+import pytest
+from house import House, Silent, now
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from pushd.errors import HistoryError
+from pushd.event import Document, Draft, Event, Payload
+from pushd.history.memory import MemoryHistory
+from pushd.interfaces import IHub, IListener, Kept
+from pushd.wire import Frame
+
+MESSAGE = Draft("m", (Payload(None, b"1"),))
+
+
+@implementer(IListener)
+class Notes:
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def offer(self, frame: Frame) -> None:
+        self.told.append(frame.payload.data if frame.payload else None)
+
+    def ended(self) -> None:
+        self.told.append("ended")
+
+    def flush(self) -> None:
+        self.told.append("flush")
+
+
+class Slow(MemoryHistory):
+    """A history that records when it is told to."""
+
+    waiting: list[tuple[Draft, Deferred[tuple[Event, ...]]]]
+
+    def append(self, draft: Draft) -> Deferred[tuple[Event, ...]]:
+        recorded: Deferred[tuple[Event, ...]] = Deferred()
+        self.waiting.append((draft, recorded))
+        return recorded
+
+    def record(self) -> None:
+        for draft, recorded in self.waiting:
+            super().append(draft).chainDeferred(recorded)
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+@pytest.fixture
+def slow(house: House) -> Slow:
+    house.history.__class__ = Slow
+    house.history.waiting = []  # type: ignore[attr-defined]
+    assert isinstance(house.history, Slow)
+    return house.history
+
+
+def test_it_is_a_hub(house: House) -> None:
+    verifyObject(IHub, house.hub)
+
+
+def test_an_event_is_seen_only_after_it_is_recorded(house: House, slow: Slow) -> None:
+    notes = Notes()
+    house.hub.listen(house.messages("m"), notes)
+    recorded = house.hub.publish(MESSAGE)
+    house.turn()
+    assert (notes.told, recorded.called, house.hub.head) == ([], False, 0)
+    slow.record()
+    house.turn()
+    assert (notes.told, recorded.called, house.hub.head) == ([b"1", "flush"], True, 1)
+
+
+def test_a_publisher_who_hangs_up_does_not_undo_the_recording(house: House, slow: Slow) -> None:
+    failures: list[object] = []
+    waiting = house.hub.publish(MESSAGE)
+    waiting.addErrback(failures.append)
+    waiting.cancel()
+    assert failures[0].check(CancelledError)  # type: ignore[attr-defined]
+    slow.record()
+    assert house.hub.head == 1
+
+
+def test_a_publisher_hears_that_nothing_was_recorded(house: House, slow: Slow) -> None:
+    waiting = house.hub.publish(MESSAGE)
+    slow.waiting[0][1].errback(HistoryError("The disk is full."))
+    with pytest.raises(HistoryError):
+        now(waiting)
+
+
+def test_a_turn_is_told_at_its_end_and_once(house: House) -> None:
+    notes = Notes()
+    house.hub.listen(house.messages("m"), notes)
+    house.hub.listen(house.messages("n"), notes)
+    for topic in ("m", "n", "m", "other"):
+        house.say(topic, topic)
+    assert "flush" not in notes.told
+    house.turn()
+    assert notes.told == [b'"m"', b'"n"', b'"m"', "flush"]
+    house.turn()
+    assert notes.told.count("flush") == 1
+
+
+def test_who_no_longer_listens_is_not_told(house: House) -> None:
+    topic, notes = house.messages("m"), Notes()
+    house.hub.listen(topic, notes)
+    house.hub.unlisten(topic, notes)
+    house.say("m", 1)
+    house.turn()
+    assert notes.told == []
+
+
+def test_a_status_is_told_when_it_changes_and_keeps_its_beginning(house: House) -> None:
+    topic, notes = house.document("d"), Notes()
+    house.hub.listen(topic, notes)
+    house.hub.tell(topic, "ok", None)
+    assert notes.told == []
+    house.hub.tell(topic, "error", "Why.")
+    since = topic.status.since
+    house.clock.advance(5)
+    house.hub.tell(topic, "error", "Why.")
+    house.hub.tell(topic, "error", "Something else.")
+    assert topic.status.since == since == 1_000_000
+    house.hub.tell(topic, "ok", None)
+    assert (topic.status.since, topic.status.number) == (1_000_005, 3)
+    assert len([told for told in notes.told if told != "flush"]) == 3
+
+
+def test_an_ended_topic_tells_its_listeners(house: House) -> None:
+    topic, notes = house.document("d"), Notes()
+    house.hub.listen(topic, notes)
+    house.hub.end(topic)
+    assert topic.ended
+    assert notes.told == ["ended"]
+
+
+def test_a_source_hears_of_the_first_watcher_and_the_last(house: House) -> None:
+    topic = house.document("d")
+    for _ in range(2):
+        house.hub.watch(topic)
+    assert house.hub.watched(topic)
+    house.hub.unwatch(topic)
+    assert house.source.told == ["watched"]
+    house.hub.unwatch(topic)
+    assert house.source.told == ["watched", "unwatched"]
+    assert not house.hub.watched(topic)
+
+
+def test_an_unwatched_topic_lingers_and_is_then_forgotten(house: House) -> None:
+    topic = house.document("d", linger=60)
+    house.snapshot("d", 1)
+    house.hub.watch(topic)
+    house.clock.advance(100)
+    house.hub.unwatch(topic)
+    house.clock.advance(59)
+    house.hub.watch(topic)
+    house.clock.advance(100)
+    assert house.hub.topics == {"d": topic}
+    house.hub.unwatch(topic)
+    house.clock.advance(60)
+    assert house.hub.topics == {}
+    assert house.source.told[-1] == "forgotten"
+    assert now(house.history.load("d")) == Kept([], 0, None)
+
+
+def test_a_topic_that_nobody_ever_watched_is_forgotten_too(house: House) -> None:
+    house.document("d", linger=60)
+    house.messages("m")
+    house.clock.advance(60)
+    assert house.hub.topics == {}
+
+
+def test_a_topic_that_lingers_can_be_released_a_watched_one_not(house: House) -> None:
+    topic = house.document("d", linger=60)
+    house.hub.watch(topic)
+    assert not house.hub.release("d")
+    house.hub.unwatch(topic)
+    assert house.hub.release("d")
+    assert house.hub.topics == {}
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_a_topic_comes_back_with_what_the_history_kept(house: House) -> None:
+    house.say("m", 1)
+    topic = house.messages("m")
+    assert topic.log.floor == 0 and len(topic.log) == 1
+    now(house.hub.publish(Draft("d", (Payload("snapshot", b"1"),), Document(b"1"))))
+    document = house.document("d")
+    assert (document.document, document.seq) == (Document(b"1"), 2)
+
+
+def test_a_document_topic_begun_anew_does_not_vouch_for_its_past(house: House) -> None:
+    house.say("m", 1)
+    assert house.document("d").log.floor == 1
+
+
+def test_what_is_recorded_while_a_topic_is_loaded_is_in_it(house: House) -> None:
+    loading: Deferred[Kept] = Deferred()
+    load = house.history.load
+    answers = [loading]
+    house.history.load = lambda key: answers.pop() if answers else load(key)  # type: ignore[method-assign]
+    opened: list[object] = []
+    Deferred.fromCoroutine(house.hub.message_topic("m")).addCallback(opened.append)
+    second: list[object] = []
+    Deferred.fromCoroutine(house.hub.message_topic("m")).addCallback(second.append)
+    house.say("m", 1)
+    loading.callback(Kept([], 0, None))
+    assert opened == second == [house.hub.topics["m"]]
+    assert [e.seq for e in house.messages("m").after(0)] == [1]  # type: ignore[union-attr]
+
+
+def test_closing_stops_the_sources(house: House) -> None:
+    house.hub.watch(house.document("d", linger=60))
+    other = Silent()
+    now(house.hub.document_topic("e", lambda _: other, 60.0))
+    now(house.hub.close())
+    assert house.source.told == ["watched", "unwatched"]
+    assert other.told == []
+    assert house.clock.getDelayedCalls() == []
