@@ -93,7 +93,7 @@ class Page:
         if self.envelope:
             topic, data = event.json["topic"], event.json["data"]
         else:
-            topic, data = "", event.json
+            topic, data = "", _value(event.data)
         if event.name == "snapshot":
             self.documents[topic] = data
         elif event.name == "patch":
@@ -104,3 +104,10 @@ class Page:
             self.gaps.append((topic, data))
         else:
             self.messages.setdefault(topic, []).append(data)
+
+
+def _value(data: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data

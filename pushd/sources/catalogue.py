@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
@@ -103,12 +103,7 @@ class Catalogue:
                     return await self._document_topic(name, source, values, given)
             if await self._is_message_topic(name):
                 return await self._hub.message_topic(name)
-        raise ClientError(
-            404,
-            f"There is no topic {name!r}" + (f": {problem}." if problem else "."),
-            parameter="topic",
-            extra={"nearest": difflib.get_close_matches(name, self.names, n=3, cutoff=0.5)},
-        )
+        raise _unknown(f"There is no topic {name!r}", problem, name, self.names)
 
     def message_topic(self, name: str) -> str:
         """
@@ -123,13 +118,8 @@ class Catalogue:
         if any(pattern.match(name) is not None for pattern, _ in self._sources):
             raise ClientError(409, f"The topic {name!r} is filled by a source.", parameter="topic")
         if self._messages and not self._declared(name):
-            nearest = difflib.get_close_matches(name, self._publish.topics, n=3, cutoff=0.5)
-            raise ClientError(
-                404,
-                f"The topic {name!r} is not among those that may be published to.",
-                parameter="topic",
-                extra={"nearest": nearest},
-            )
+            detail = f"The topic {name!r} is not among those that may be published to"
+            raise _unknown(detail, None, name, self._publish.topics)
         return name
 
     async def always(self) -> list[tuple[Topic, Source]]:
@@ -185,6 +175,15 @@ class Catalogue:
                 f"{source.max_topics} topics like this are watched already; more are not allowed.",
                 headers={"Retry-After": "10"},
             )
+
+
+def _unknown(detail: str, problem: str | None, name: str, names: Sequence[str]) -> ClientError:
+    """What to say of a name that nothing has, with the names that it may have meant."""
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    detail += f": {problem}." if problem else "."
+    if nearest:
+        detail += f" Did you mean {' or '.join(map(repr, nearest))}?"
+    return ClientError(404, detail, parameter="topic", extra={"nearest": nearest})
 
 
 def check_expressions(config: Config) -> None:

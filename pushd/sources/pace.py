@@ -74,9 +74,9 @@ def back_off(every: float, failures: int, most: float, chance: float) -> float:
 
 def phase(every: float, chance: float) -> float:
     """
-    The wait between the first poll and the second: spread over a whole interval,
-    so that sources that began together do not go on together.
+    The wait between the first poll, at which somebody waits, and the second:
+    spread over an interval, so that sources that began together do not go on together.
 
     :param chance: from [0, 1).
     """
-    return every * (0.5 + chance)
+    return every * (1 + chance)

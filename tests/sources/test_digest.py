@@ -1,0 +1,143 @@
+"""What answers mean, and how unusable ones are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from pushd.errors import SourceError
+from pushd.event import Document, Payload
+from pushd.sources.digest import Digest, Rules, digest
+
+JSON = "application/json"
+OLD = Document(b'{"a":1,"pad":"0123456789012345678901234567890123456789"}')
+
+
+def test_the_first_answer_is_a_snapshot() -> None:
+    body = b' {"a" :\n1.0}'
+    document = Document(b'{"a":1.0}')
+    expected = Digest((Payload("snapshot", document.data),), document)
+    assert digest(None, body, JSON, Rules()) == expected
+
+
+def test_a_change_is_a_patch() -> None:
+    result = digest(OLD, OLD.data.replace(b"1,", b"2,"), JSON, Rules())
+    assert result.payloads == (Payload("patch", b'[{"op":"replace","path":"/a","value":2}]'),)
+    assert result.document.data == OLD.data.replace(b"1,", b"2,")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [OLD.data, OLD.data.replace(b":", b" :\n"),
+     b'{"pad":"0123456789012345678901234567890123456789","a":1}',
+     b"\xef\xbb\xbf" + OLD.data],
+)
+@pytest.mark.parametrize("emit", ["patch", "snapshot"])
+def test_the_same_document_in_other_words_is_no_event(body: bytes, emit: str) -> None:
+    assert digest(OLD, body, JSON, Rules(emit=emit)).payloads == ()
+
+
+def test_a_change_of_type_is_a_change() -> None:
+    for body in (b"1.0", b"true", b"null", b'"1"'):
+        changed = OLD.data.replace(b"1,", body + b",")
+        assert len(digest(OLD, changed, JSON, Rules()).payloads) == 1
+
+
+def test_a_patch_that_is_not_smaller_is_a_snapshot() -> None:
+    result = digest(Document(b'{"a":1}'), b'{"a":2}', JSON, Rules())
+    assert result.payloads == (Payload("snapshot", b'{"a":2}'),)
+
+
+def test_select_takes_a_part() -> None:
+    body = b'{"stocks":[{"s":"A"}],"time":1}'
+    assert digest(None, body, JSON, Rules(select="stocks[]")).document.data == b'[{"s":"A"}]'
+
+
+def test_items_are_told_one_by_one() -> None:
+    rules = Rules(emit="items", key="s")
+    pad = "x" * 60
+    old = Document(f'[{{"s":"A","n":"{pad}"}},{{"s":"B","n":"{pad}"}}]'.encode())
+    new = f'[{{"s":"B","n":"{pad}"}},{{"s":"C","n":1}}]'.encode()
+    result = digest(old, new, JSON, rules)
+    assert result.payloads == (
+        Payload("remove", b'{"key":"A"}'),
+        Payload("add", b'{"key":"C","index":1,"item":{"s":"C","n":1}}'),
+    )
+
+
+@pytest.mark.parametrize("old", [None, OLD])
+def test_items_have_to_be_items_from_the_first_answer_on(old: Document | None) -> None:
+    rules = Rules(emit="items", key="s")
+    for body in (b"{}", b"[1]", b'[{"t":1}]', b'[{"s":1},{"s":1}]'):
+        with pytest.raises(SourceError, match="."):
+            digest(old, body, JSON, rules)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "text"),
+    [
+        (b"a\r\nb", "text/plain", b"a\r\nb"),
+        (b"\xe9", "text/plain; charset=latin-1", "é".encode()),
+        ("\ufeffé".encode(), "text/csv", "é".encode()),
+        ("é".encode("utf-16"), "text/csv; charset=utf-16", "é".encode()),
+        (b"<a/>", "application/xml", b"<a/>"),
+        (b"<a/>", "", b"<a/>"),
+    ],
+)
+def test_text_of_any_kind_is_a_document(body: bytes, content_type: str, text: bytes) -> None:
+    result = digest(None, body, content_type, Rules(emit="snapshot"))
+    assert result.document == Document(text, is_json=False)
+    assert result.payloads == (Payload("snapshot", text, is_json=False),)
+    assert digest(result.document, body, content_type, Rules(emit="snapshot")).payloads == ()
+
+
+def test_a_source_that_turns_from_text_to_json_goes_on() -> None:
+    text = digest(None, b"a", "text/plain", Rules(emit="snapshot")).document
+    result = digest(text, b"[1]", JSON, Rules(emit="snapshot"))
+    assert result.payloads == (Payload("snapshot", b"[1]"),)
+    result = digest(result.document, b"[1]", "text/plain", Rules(emit="snapshot"))
+    assert result.payloads == (Payload("snapshot", b"[1]", is_json=False),)
+
+
+def test_format_overrules_the_content_type() -> None:
+    assert digest(None, b"[1]", "text/html", Rules(format="json")).document == Document(b"[1]")
+    rules = Rules(format="text", emit="snapshot")
+    assert digest(None, b"[1]", JSON, rules).document == Document(b"[1]", is_json=False)
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/geo+json", ""])
+def test_json_has_several_types(kind: str) -> None:
+    assert digest(None, b"[1]", kind, Rules()).document.is_json
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "rules", "reason"),
+    [
+        (b"", JSON, Rules(), "The answer is empty."),
+        (b" \n", "text/plain", Rules(emit="snapshot"), "The answer is empty."),
+        (b"<html>", "text/html", Rules(), "The answer is text/html, not JSON."),
+        (b"[1,", JSON, Rules(), "The answer is not valid JSON: "),
+        (b"nul", JSON, Rules(), "The answer is not valid JSON: "),
+        (b"[1] 2", JSON, Rules(), "The answer is not valid JSON: "),
+        (b'"\xff"', JSON, Rules(), "The answer is not valid JSON: "),
+        (b'"\\ud800"', JSON, Rules(), "The answer is not valid JSON: "),
+        (b"NaN", JSON, Rules(), "The answer is not valid JSON: "),
+        (b"[1e999]", JSON, Rules(), "The answer is not valid JSON: "),
+        (b"[" * 100_000, JSON, Rules(), "The answer is nested too deeply."),
+        (b"[1]", JSON, Rules(select="a.b"), "select = 'a.b' finds nothing in the answer."),
+        (b'{"a":1}', JSON, Rules(select="length(a)"), "select failed: "),
+        (b"\xff", "text/plain", Rules(emit="snapshot"), "The answer is not utf-8 text."),
+        (b"a", "text/plain; charset=x", Rules(emit="snapshot"), "The answer is not x text."),
+        (b"a\0", "image/png", Rules(emit="snapshot"), "The answer is not text."),
+    ],
+)
+def test_an_unusable_answer_is_told_in_a_sentence(
+    body: bytes, content_type: str, rules: Rules, reason: str
+) -> None:
+    with pytest.raises(SourceError) as raised:
+        digest(OLD, body, content_type, rules)
+    assert raised.value.reason.startswith(reason)
+
+
+def test_numbers_are_kept_as_they_are() -> None:
+    body = b"[123456789012345678901234567890,-0.0,1e22,0.1]"
+    assert digest(None, body, JSON, Rules()).document.data == body

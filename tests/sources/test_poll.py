@@ -1,0 +1,406 @@
+"""The poller: only while watched, conditionally, at its pace, and never silent about trouble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from house import House, now
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+from twisted.web.http_headers import Headers
+from zope.interface.verify import verifyObject
+
+from pushd.config import Source
+from pushd.errors import HistoryError, SourceError
+from pushd.event import Document
+from pushd.interfaces import ISource
+from pushd.sources.fetch import Answer
+from pushd.sources.poll import Poller, Surroundings
+from pushd.sources.worker import Worker
+from pushd.topic import DocumentTopic
+
+URL = "https://api.example/stocks"
+
+
+class Upstream:
+    """Notes what it is asked, and answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, str]] = []
+        self.cancelled = 0
+        self._waiting: list[Deferred[Answer]] = []
+
+    def fetch(
+        self, url: str, headers: Mapping[str, str], *, timeout: float, max_bytes: int
+    ) -> Deferred[Answer]:
+        assert (url, timeout, max_bytes) == (URL, 10.0, 10_485_760)
+        self.asked.append(dict(headers))
+        waiting: Deferred[Answer] = Deferred(self._cancel)
+        self._waiting.append(waiting)
+        return waiting
+
+    def _cancel(self, waiting: Deferred[Answer]) -> None:
+        self.cancelled += 1
+        self._waiting.remove(waiting)
+
+    @property
+    def busy(self) -> int:
+        return len(self._waiting)
+
+    def answer(self, body: bytes = b"[1]", status: int = 200, **headers: str) -> None:
+        given = {"content_type": "application/json", **headers}
+        raw = {name.replace("_", "-"): [value] for name, value in given.items()}
+        self._waiting.pop(0).callback(Answer(status, Headers(raw), body))
+
+    def fail(self, error: Exception) -> None:
+        self._waiting.pop(0).errback(error)
+
+
+class Polled:
+    """A house with one polled topic, and a client that may come and go."""
+
+    def __init__(self, **options: Any) -> None:
+        self.house = House()
+        self.upstream = Upstream()
+        self.forgotten: list[bool] = []
+        self.source = Source(url=URL, topic="stocks", **options)
+        around = Surroundings(
+            self.house.hub, Worker(None), self.house.clock, self.house.now, lambda: 0.5  # type: ignore[arg-type]
+        )
+
+        def fill(topic: DocumentTopic) -> ISource:
+            self.poller = Poller(
+                topic, self.source, URL, {"X": "1"}, around,
+                self.upstream, lambda: self.forgotten.append(True),  # type: ignore[arg-type]
+            )
+            return self.poller
+
+        self.topic = now(self.house.hub.document_topic("stocks", fill, 60.0))
+        self.client = self.house.client(self.topic)
+
+    def wait(self, seconds: float) -> int:
+        """Let time pass, in steps that add up exactly; how many polls were begun meanwhile."""
+        before = len(self.upstream.asked)
+        self.house.clock.pump([1 / 16] * round(seconds * 16))
+        return len(self.upstream.asked) - before
+
+    @property
+    def told(self) -> list[str]:
+        self.house.turn()
+        self.client.receive()
+        return [state for _, state in self.client.page.statuses]
+
+
+@pytest.fixture
+def polled() -> Polled:
+    return Polled()
+
+
+def test_it_is_a_source(polled: Polled) -> None:
+    verifyObject(ISource, polled.poller)
+
+
+def test_nothing_is_polled_that_nobody_watches(polled: Polled) -> None:
+    assert polled.wait(50) == 0
+
+
+def test_the_first_watcher_starts_it_and_gets_the_first_answer_at_once(polled: Polled) -> None:
+    polled.client.connect()
+    assert polled.upstream.asked == [{"X": "1"}]
+    polled.upstream.answer(b"[1]")
+    polled.house.turn()
+    assert polled.client.receive().page.documents == {"": [1]}
+
+
+def test_the_last_to_leave_stops_it_and_the_poll_under_way(polled: Polled) -> None:
+    polled.client.connect().drop()
+    assert (polled.upstream.cancelled, polled.upstream.busy) == (1, 0)
+    assert polled.wait(50) == 0
+    assert polled.topic.status.state == "ok"
+
+
+def test_one_of_two_may_leave(polled: Polled) -> None:
+    polled.client.connect()
+    polled.house.client(polled.topic).connect().drop()
+    assert polled.upstream.cancelled == 0
+
+
+def test_polls_are_an_interval_apart_after_a_random_first_rest(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer()
+    times = []
+    for _ in range(64):
+        if polled.wait(0.125):
+            times.append(polled.house.clock.seconds())
+            polled.upstream.answer()
+    assert times == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5]
+
+
+def test_two_sources_that_begin_together_do_not_stay_together() -> None:
+    seconds = []
+    for chance in (0.0, 0.75):
+        polled = Polled()
+        polled.poller._around = Surroundings(
+            polled.house.hub, Worker(None), polled.house.clock, polled.house.now, lambda c=chance: c  # type: ignore
+        )
+        polled.client.connect()
+        polled.upstream.answer()
+        while not polled.wait(0.1):
+            pass
+        seconds.append(polled.house.clock.seconds())
+    assert seconds[1] - seconds[0] == 0.75
+
+
+def test_a_poll_never_overlaps_the_one_before(polled: Polled) -> None:
+    polled.client.connect()
+    assert polled.wait(9) == 0
+    assert polled.upstream.busy == 1
+    polled.upstream.answer()
+    assert polled.wait(2) == 1
+
+
+def test_polls_are_conditional(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer(etag='"a"', last_modified="Tue, 14 Nov 2023 22:13:20 GMT")
+    polled.wait(1.5)
+    assert polled.upstream.asked[-1] == {
+        "X": "1",
+        "If-None-Match": '"a"',
+        "If-Modified-Since": "Tue, 14 Nov 2023 22:13:20 GMT",
+    }
+    polled.upstream.answer(b"", 304)
+    assert polled.told == []
+    assert polled.house.hub.head == 1
+
+
+def test_a_bad_answer_does_not_lend_its_validators(polled: Polled) -> None:
+    """Or a 304 would later make a document of it that we never had."""
+    polled.client.connect()
+    polled.upstream.answer(b"[1]", etag='"good"')
+    polled.wait(1.5)
+    polled.upstream.answer(b"oops", etag='"bad"')
+    polled.wait(2)
+    assert polled.upstream.asked[-1]["If-None-Match"] == '"good"'
+
+
+def test_a_304_that_was_not_asked_for_is_an_error(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer(b"", 304)
+    assert polled.told == ["error"]
+
+
+def test_an_identical_body_is_not_read_again(polled: Polled, monkeypatch: Any) -> None:
+    polled.client.connect()
+    polled.upstream.answer(b"[1]")
+    monkeypatch.setattr(Worker, "digest", None)
+    polled.wait(1.5)
+    polled.upstream.answer(b"[1]")
+    assert polled.told == []
+
+
+def test_the_upstream_may_ask_for_longer_rests(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer(cache_control="max-age=20")
+    assert polled.wait(19.5) == 0
+    assert polled.wait(1) == 1
+    polled.upstream.answer(b"", 304)
+    polled.wait(1.5)
+    polled.upstream.answer(b"", 503, retry_after="30")
+    assert polled.wait(29.5) == 0
+    assert polled.wait(1) == 1
+
+
+def test_leaving_and_coming_back_does_not_get_around_a_rest(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer(b"", 429, retry_after="30")
+    polled.client.drop().connect()
+    assert polled.wait(29) == 0
+    assert polled.wait(2) == 1
+
+
+def test_failures_are_told_once_and_spaced_out(polled: Polled) -> None:
+    polled.client.connect()
+    times = []
+    for _ in range(600):
+        if polled.upstream.busy:
+            times.append(polled.house.clock.seconds())
+            polled.upstream.answer(b"", 500)
+        polled.wait(0.1)
+    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    assert gaps == sorted(gaps)
+    assert gaps[0] >= 1 and gaps[-1] > 10
+    assert polled.told == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "headers", "reason"),
+    [
+        (b"", 500, {}, "The source answered 500 Internal Server Error."),
+        (b"", 799, {}, "The source answered 799."),
+        (b"[1]", 206, {}, "The source answered 206 Partial Content."),
+        (b"", 302, {}, "The source answered 302 Found."),
+        (b"[1", 200, {}, "The answer is not valid JSON"),
+        (b"", 200, {}, "The answer is empty."),
+        (b"<p>", 200, {"content_type": "text/html"}, "The answer is text/html, not JSON."),
+    ],
+)
+def test_trouble_keeps_the_document_and_is_told_with_a_reason(
+    polled: Polled, body: bytes, status: int, headers: dict[str, str], reason: str
+) -> None:
+    polled.client.connect()
+    polled.upstream.answer(b"[1]")
+    polled.wait(1.5)
+    polled.upstream.answer(body, status, **headers)
+    assert polled.told == ["error"]
+    assert str(polled.topic.status.reason).startswith(reason)
+    assert polled.topic.document == Document(b"[1]")
+    polled.wait(3)
+    polled.upstream.answer(b"[1]")
+    assert polled.told == ["error", "ok"]
+    assert polled.client.page.documents == {"": [1]}
+
+
+def test_what_the_fetch_reports_is_passed_on(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.fail(SourceError("The source did not answer within 10 s."))
+    assert polled.topic.status.reason == "The source did not answer within 10 s."
+
+
+def test_a_bug_does_not_stop_the_poller(polled: Polled) -> None:
+    polled.client.connect()
+    with capturedLogs() as logged:
+        polled.upstream.fail(ZeroDivisionError())
+    assert polled.told == ["error"]
+    assert [event for event in logged if "log_failure" in event]
+    assert polled.wait(3) == 1
+
+
+def test_what_cannot_be_recorded_is_tried_again(polled: Polled, monkeypatch: Any) -> None:
+    polled.client.connect()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            polled.house.hub, "publish", lambda draft: _failed(HistoryError("The disk is full."))
+        )
+        polled.upstream.answer(b"[1]", etag='"a"')
+    assert "The disk is full." in str(polled.topic.status.reason)
+    polled.wait(3)
+    assert "If-None-Match" not in polled.upstream.asked[-1]
+    polled.upstream.answer(b"[1]", etag='"a"')
+    assert polled.told == ["error", "ok"]
+    assert polled.client.page.documents == {"": [1]}
+
+
+def _failed(error: Exception) -> Deferred[Any]:
+    waiting: Deferred[Any] = Deferred()
+    waiting.errback(error)
+    return waiting
+
+
+def test_a_source_that_is_silent_goes_stale_and_recovers() -> None:
+    polled = Polled(stale_after=5.0, timeout=10.0)
+    polled.client.connect()
+    polled.upstream.answer()
+    polled.wait(4.9)
+    assert polled.told == []
+    polled.wait(0.2)
+    assert polled.told == ["stale"]
+    polled.upstream.answer()
+    assert polled.told == ["stale", "ok"]
+
+
+def test_a_document_that_is_declared_fresh_is_not_stale() -> None:
+    polled = Polled(stale_after=5.0)
+    polled.client.connect()
+    polled.upstream.answer(cache_control="max-age=60")
+    polled.wait(59)
+    assert polled.told == []
+
+
+def test_who_comes_after_a_long_silence_hears_that_the_document_is_old() -> None:
+    polled = Polled(stale_after=5.0)
+    polled.client.connect()
+    polled.upstream.answer()
+    polled.client.receive().drop()
+    polled.wait(6)
+    polled.client.connect()
+    assert polled.told == ["stale"]
+    polled.upstream.answer()
+    assert polled.told == ["stale", "ok"]
+
+
+def test_a_reload_loses_neither_the_document_nor_the_place(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer(b"[1]", etag='"a"')
+    polled.house.turn()
+    polled.client.receive().drop()
+    polled.wait(0.5)
+    polled.client.connect()
+    assert b"event:" not in polled.client.buffer
+    reloaded = polled.house.client(polled.topic).connect().receive()
+    assert reloaded.page.documents == {"": [1]}
+    polled.wait(1.5)
+    assert polled.upstream.asked[-1]["If-None-Match"] == '"a"'
+
+
+def test_refreshing_an_unwatched_topic_polls_once(polled: Polled) -> None:
+    polled.house.hub.watch(polled.topic)
+    refreshed = polled.house.hub.refresh(polled.topic)
+    assert not refreshed.called
+    polled.upstream.answer(b"[7]")
+    assert refreshed.called
+    polled.house.hub.unwatch(polled.topic)
+    assert polled.wait(20) == 0
+    assert polled.topic.document == Document(b"[7]")
+
+
+def test_refreshing_again_within_the_interval_does_not_poll(polled: Polled) -> None:
+    test_refreshing_an_unwatched_topic_polls_once(polled)
+    for polls in (1, 0):
+        polled.house.hub.watch(polled.topic)
+        refreshed = polled.house.hub.refresh(polled.topic)
+        assert refreshed.called is not bool(polls)
+        assert polled.upstream.busy == polls
+        if polls:
+            polled.upstream.answer()
+        polled.house.hub.unwatch(polled.topic)
+
+
+def test_gone_ends_the_topic(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer(b"[1]")
+    polled.wait(1.5)
+    polled.upstream.answer(b"", 410)
+    assert polled.client.finished and polled.topic.ended
+    assert polled.told == ["error"]
+    assert polled.wait(50) == 0
+
+
+def test_leaving_while_an_answer_is_recorded_does_not_record_it_twice(
+    polled: Polled, monkeypatch: Any
+) -> None:
+    publish = polled.house.hub.publish
+    held: list[Any] = []
+
+    def slowly(draft: Any) -> Deferred[Any]:
+        waiting: Deferred[Any] = Deferred()
+        held.append(lambda: publish(draft).chainDeferred(waiting))
+        return waiting
+
+    monkeypatch.setattr(polled.house.hub, "publish", slowly)
+    polled.client.connect()
+    polled.upstream.answer(b"[1]")
+    polled.client.drop().connect()
+    assert len(polled.upstream.asked) == 1
+    held.pop()()
+    assert polled.told == []
+    assert polled.client.page.documents == {"": [1]}
+    assert polled.wait(2) >= 1
+
+
+def test_a_topic_that_nobody_wants_is_forgotten(polled: Polled) -> None:
+    polled.client.connect().drop()
+    polled.wait(61)
+    assert polled.forgotten == [True]
+    assert polled.house.clock.getDelayedCalls() == []
