@@ -34,10 +34,30 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name (RFC 9110, section 5.6.2)."""
 
 _OURS = frozenset(
-    "accept-encoding connection content-length host if-match if-modified-since if-none-match "
-    "if-range if-unmodified-since keep-alive range te transfer-encoding upgrade".split()
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "host",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "keep-alive",
+        "range",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
-"""Headers of one hop, or of the conversation between pushd and the source (RFC 9110, section 7.6.1)."""
+"""
+Headers of one hop, or of the conversation between pushd and its source
+(RFC 9110, sections 7.6.1, 13.1 and 14.2): not a client's to set.
+"""
+
+LONGEST_NAME = 256
+"""How many characters the name of a topic may have."""
 
 T = TypeVar("T")
 
@@ -192,7 +212,7 @@ def _section(tree: Any, kind: type[T], path: str) -> T:
 
 
 def _told(message: str, kind: type, path: str) -> str:
-    """msgspec's message, with the path of the key in front of it."""
+    """Msgspec's message, with the path of the key in front of it."""
     what, _, where = message.partition(" - at `$")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
     if unknown:
@@ -233,10 +253,19 @@ def _check_source(source: Source, path: str) -> None:
     if problem:
         raise ConfigError(f"{path}.topic: {problem}")
     _check_url(source, path)
+    _check_headers(source, path)
     if source.emit == "items" and not source.key:
-        raise ConfigError(f'{path}.key: emit = "items" needs the name of the field that tells items apart')
+        raise ConfigError(f'{path}.key: emit = "items" needs the field that tells items apart')
     if source.format == "text" and (source.emit != "snapshot" or source.select):
-        raise ConfigError(f'{path}.format: text can only be emitted whole: emit = "snapshot", no select')
+        raise ConfigError(f'{path}.format: text needs emit = "snapshot", and no select')
+    if source.when == "always" and (placeholders(source.topic) or source.forward_headers):
+        raise ConfigError(
+            f'{path}.when: "always" needs one topic that is known beforehand: '
+            "no {placeholder}, no forward_headers"
+        )
+
+
+def _check_headers(source: Source, path: str) -> None:
     for name in (*source.headers, *source.forward_headers):
         if not _TOKEN.fullmatch(name):
             raise ConfigError(f"{path}: {name!r} is not the name of a header")
@@ -245,11 +274,7 @@ def _check_source(source: Source, path: str) -> None:
             raise ConfigError(f"{path}.forward_headers: {name!r} is pushd's own towards a source")
     for name, value in source.headers.items():
         if not value.isprintable():
-            raise ConfigError(f"{path}.headers.{name}: a line break or control character in a value")
-    if source.when == "always" and (placeholders(source.topic) or source.forward_headers):
-        raise ConfigError(
-            f'{path}.when: "always" needs one topic, known beforehand: no {{placeholder}}, no forward_headers'
-        )
+            raise ConfigError(f"{path}.headers.{name}: a line break or control character")
 
 
 def _check_url(source: Source, path: str) -> None:
@@ -268,12 +293,14 @@ def _check_url(source: Source, path: str) -> None:
     if "{" in url.netloc:
         raise ConfigError(f"{path}.url: a {{placeholder}} may stand in the path and the query only")
     if not source.url.isascii() or not source.url.isprintable() or " " in source.url:
-        raise ConfigError(f"{path}.url: characters outside printable ASCII have to be percent-encoded")
+        raise ConfigError(f"{path}.url: other than printable ASCII has to be percent-encoded")
     names = placeholders(source.topic)
     if len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
         raise ConfigError(f"{path}.topic: placeholders need names, each of its own: {{symbol}}")
     if set(names) != set(placeholders(source.url)):
-        raise ConfigError(f"{path}.url: needs the placeholders of topic, all and only those: {names}")
+        raise ConfigError(
+            f"{path}.url: needs the placeholders of topic, all and only those: {names}"
+        )
 
 
 def topic_problem(name: str) -> str | None:
@@ -285,8 +312,8 @@ def topic_problem(name: str) -> str | None:
     """
     if not name:
         return "a topic needs a name"
-    if len(name) > 256:
-        return "a topic's name has at most 256 characters"
+    if len(name) > LONGEST_NAME:
+        return f"a topic's name has at most {LONGEST_NAME} characters"
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         return "a topic's name has no control characters or line breaks"
     if any(segment in ("", ".", "..") for segment in name.split("/")):

@@ -24,7 +24,6 @@ from pushd.interfaces import IHub, IListener, ISubscriber
 from pushd.topic import Topic
 from pushd.wire import Frame, WireFormat
 
-
 SHARED_REPLIES = 16
 """For how many places a feed keeps the bytes that lead from there to now."""
 

@@ -41,9 +41,7 @@ class Hub:
 
     log = Logger()
 
-    def __init__(
-        self, history: IHistory, clock: IReactorTime, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, history: IHistory, clock: IReactorTime, now: Callable[[], float]) -> None:
         self.epoch = ""
         self.head = 0
         self.topics: dict[str, Topic] = {}

@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -51,11 +51,11 @@ class Options(usage.Options):
         "Polls HTTP sources and streams their changes as Server-Sent Events. "
         "Without -c it runs a demo on http://127.0.0.1:8080/."
     )
-    optParameters = [
+    optParameters: ClassVar = [
         ["config", "c", None, "The configuration, a TOML file."],
         ["listen", "l", None, "Where to listen, instead of server.listen: a Twisted endpoint."],
     ]
-    optFlags = [["check", None, "Check the configuration, say what is wrong, and exit."]]
+    optFlags: ClassVar = [["check", None, "Check the configuration, say what is wrong, and exit."]]
     config: Config | None = None
 
     def opt_version(self) -> None:
@@ -84,8 +84,7 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> Service:
     """What the options ask for: a daemon with its configuration, or the demo."""
-    from twisted.internet import reactor
-
+    reactor = _reactor()
     if options.config is not None:
         return Daemon(reactor, options.config, options["listen"])
     upstream = demo.Upstream(reactor)
@@ -206,6 +205,12 @@ class Daemon(Service):
         return Poller(topic, source, url, headers, self._around, fetcher, forgotten)
 
 
+def _reactor() -> Any:
+    from twisted.internet import reactor  # noqa: PLC0415  # the import chooses the reactor
+
+    return reactor
+
+
 def _check(settings: Config, path: str) -> None:
     """What only the parts that use it can check. Raises ConfigError."""
     try:
@@ -218,18 +223,14 @@ def _check(settings: Config, path: str) -> None:
 
 
 def _check_endpoint(description: str, path: str) -> None:
-    from twisted.internet import reactor
-
     try:
-        serverFromString(reactor, description)
+        serverFromString(_reactor(), description)
     except Exception as error:
         raise ConfigError(f"{path}: {description!r} is no endpoint: {error}") from None
 
 
 def _check_ca_file(ca_file: str | None, path: str) -> None:
-    from twisted.internet import reactor
-
     try:
-        Fetcher(reactor, ca_file=ca_file)
+        Fetcher(_reactor(), ca_file=ca_file)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -81,8 +81,9 @@ class Log:
         missed.reverse()
         return missed
 
-    def trim(self, *, events: int | None = None, size: int | None = None,
-             before: float | None = None) -> None:
+    def trim(
+        self, *, events: int | None = None, size: int | None = None, before: float | None = None
+    ) -> None:
         """Drop the oldest until at most `events`, `size` bytes, none recorded `before` are left."""
         while self._events and (
             (events is not None and len(self._events) > events)

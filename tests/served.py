@@ -44,14 +44,21 @@ class Served:
         return connection
 
     async def send(
-        self, target: str, method: str = "GET", body: bytes = b"", version: str = "1.1", **headers: str
+        self,
+        target: str,
+        method: str = "GET",
+        body: bytes = b"",
+        version: str = "1.1",
+        **headers: str,
     ) -> Connection:
         """Send a request; header names are written with underscores."""
         connection = await self.connect()
         connection.ask(target, method, body, version, **headers)
         return connection
 
-    async def ask(self, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
+    async def ask(
+        self, target: str, method: str = "GET", body: bytes = b"", **headers: str
+    ) -> Answer:
         """The whole answer to a request that has an end."""
         connection = await self.send(target, method, body, connection="close", **headers)
         await until(lambda: not connection.open)
@@ -64,7 +71,9 @@ class Served:
         assert connection.answer.status == 200, connection.received
         return connection
 
-    async def publish(self, topic: str, body: bytes, token: str = "secret", **headers: str) -> Answer:
+    async def publish(
+        self, topic: str, body: bytes, token: str = "secret", **headers: str
+    ) -> Answer:
         headers = {"content_type": "application/json", **headers}
         return await self.ask(
             f"/topics/{topic}", "POST", body, authorization=f"Bearer {token}", **headers
@@ -106,7 +115,12 @@ class Connection(Protocol):
         self._parsed = 0
 
     def ask(
-        self, target: str, method: str = "GET", body: bytes = b"", version: str = "1.1", **headers: str
+        self,
+        target: str,
+        method: str = "GET",
+        body: bytes = b"",
+        version: str = "1.1",
+        **headers: str,
     ) -> None:
         lines = [f"{method} {target} HTTP/{version}", "Host: test"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -142,7 +156,7 @@ class Connection(Protocol):
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for events until what the page knows is as it has to be."""
-        await until(lambda: self.events() and False or condition())
+        await until(lambda: (self.events() and False) or condition())
 
 
 def _dechunked(data: bytes) -> bytes:

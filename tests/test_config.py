@@ -63,7 +63,10 @@ def test_the_example_names_every_option() -> None:
         ('[sources.s]\ntopic = "a"\nurl = "https://a/{h}"', "needs the placeholders of topic"),
         ('[sources.s]\ntopic = "{h}/{h}"\nurl = "https://a/{h}"', "each of its own"),
         ('[sources.s]\ntopic = "{}"\nurl = "https://a/{}"', "each of its own"),
-        ('[sources.s]\ntopic = "a//b"\nurl = "https://a/"', "sources.s.topic: a topic's name has no"),
+        (
+            '[sources.s]\ntopic = "a//b"\nurl = "https://a/"',
+            "sources.s.topic: a topic's name has no",
+        ),
         (SOURCE + '[sources.t]\ntopic = "s"\nurl = "https://a/"', "'s' is sources.s's topic"),
         (SOURCE + 'emit = "items"', "sources.s.key: "),
         (SOURCE + 'format = "text"', "sources.s.format: "),
@@ -107,14 +110,16 @@ def test_printing_a_configuration_shows_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a/b", "Ünïcode ☃", "a b", "quotes/AC%2FME", "x" * 256, "\U0001f468\u200d\U0001f469"]
+    "name",
+    ["a", "a/b", "Ünïcode ☃", "a b", "quotes/AC%2FME", "x" * 256, "\U0001f468\u200d\U0001f469"],
 )
 def test_names_that_topics_can_have(name: str) -> None:
     assert config.topic_problem(name) is None
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/", "/a", "a/", "a//b", ".", "a/..", "../a", "a\n", "a\0", "\x7f", "x" * 257, "\u2028"]
+    "name",
+    ["", "/", "/a", "a/", "a//b", ".", "a/..", "../a", "a\n", "a\0", "\x7f", "x" * 257, "\u2028"],
 )
 def test_names_that_topics_cannot_have(name: str) -> None:
     assert config.topic_problem(name) is not None

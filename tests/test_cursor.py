@@ -39,7 +39,9 @@ def told(topics: list[Topic], given: str | None, head: int) -> list[tuple[str, s
     step = advance(topics, arrive(topics, given, EPOCH, head), EPOCH, head)
     assert isinstance(step, Step) and step.complete
     return [
-        (f.payload.name or "message", f.payload.data.decode(), f.id) if f.payload else ("", "", f.id)
+        (f.payload.name or "message", f.payload.data.decode(), f.id)
+        if f.payload
+        else ("", "", f.id)
         for f in step.frames
     ]
 

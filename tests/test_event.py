@@ -22,7 +22,21 @@ def test_a_position_survives_the_way_to_the_client_and_back(position: Position, 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "-", "a", "a-", "-1", "a-01", "a-+1", "a-1x", "A-1", "a-1\n", "a-١", "a-1 ", "a-" + "9" * 19],
+    [
+        "",
+        "-",
+        "a",
+        "a-",
+        "-1",
+        "a-01",
+        "a-+1",
+        "a-1x",
+        "A-1",
+        "a-1\n",
+        "a-\u0661",
+        "a-1 ",
+        "a-" + "9" * 19,
+    ],
 )
 def test_what_pushd_never_said_is_no_position(text: str) -> None:
     assert Position.parse(text) is None

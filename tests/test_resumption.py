@@ -1,4 +1,4 @@
-"""Nothing lost, nothing doubled: clients that drop and resume at every point of random histories."""
+"""Nothing lost, nothing doubled: clients drop and resume at every point of random histories."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Story:
             gone = list(old)[-1]
             self.state[key] = {**{k: v for k, v in old.items() if k != gone}, str(number): number}
             patch = b'[{"op":"remove","path":"/%b"},{"op":"add","path":"/%d","value":%d}]' % (
-                gone.encode(), number, number,
+                gone.encode(),
+                number,
+                number,
             )
             self.house.change(key, Payload("patch", patch), self.state[key])
         return None
@@ -228,4 +230,3 @@ def test_what_weighs_more_than_the_document_is_not_sent() -> None:
     assert client.buffer.count(b"event: patch") == 0
     client.receive()
     assert client.page.documents == story.state
-

@@ -21,7 +21,8 @@ TEXT = Payload(None, "a\nb\r\nc\rd\n\n é".encode(), is_json=False)
         (
             Frame("stocks", JSON, "e-1"),
             b'event: patch\ndata: [{"op":"remove","path":"/a"}]\nid: e-1\n\n',
-            b'event: patch\ndata: {"topic":"stocks","data":[{"op":"remove","path":"/a"}]}\nid: e-1\n\n',
+            b'event: patch\ndata: {"topic":"stocks","data":[{"op":"remove","path":"/a"}]}\n'
+            b"id: e-1\n\n",
         ),
         (
             Frame("a/b", TEXT, "e-2w"),

@@ -1,1 +1,1 @@
-"""The record of what was appended: one file a backend, all behind :class:`~pushd.interfaces.IHistory`."""
+"""The record of what was appended: one file a backend, behind one interface."""

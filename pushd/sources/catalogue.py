@@ -23,9 +23,7 @@ from pushd.interfaces import IHub, ISource
 from pushd.sources.digest import compiled
 from pushd.topic import DocumentTopic, Topic, private_key
 
-_Build = Callable[
-    [DocumentTopic, Source, str, Mapping[str, str], Callable[[], None]], ISource
-]
+_Build = Callable[[DocumentTopic, Source, str, Mapping[str, str], Callable[[], None]], ISource]
 """Makes what fills a topic: topic, source, URL, headers, what to call when it is forgotten."""
 
 
@@ -209,5 +207,3 @@ def check_expressions(config: Config) -> None:
 def _digest(forwarded: Mapping[str, str]) -> str:
     """Stands for a set of header values where they must not be seen."""
     return hashlib.sha256(msgspec.json.encode(forwarded, order="sorted")).hexdigest()[:32]
-
-

@@ -19,6 +19,7 @@ from pushd import delta
 from pushd.errors import SourceError
 from pushd.event import Document, Json, Payload
 
+
 class Rules(msgspec.Struct, frozen=True):
     """
     How a source's answers are to be read; see :class:`pushd.config.Source`.

@@ -16,6 +16,7 @@ LONGEST = 86_400.0
 
 _MAX_AGE = re.compile(r'(?:^|[,\s])max-age\s*=\s*"?(\d{1,10})"?', re.IGNORECASE)
 _SHARED_MAX_AGE = re.compile(r'(?:^|[,\s])s-maxage\s*=\s*"?(\d{1,10})"?', re.IGNORECASE)
+_SECONDS = re.compile(r"\d{1,10}", re.ASCII)
 _NOT_STORED = re.compile(r"(?:^|[,\s])(?:no-store|no-cache)(?:[,\s]|$)", re.IGNORECASE)
 
 
@@ -34,7 +35,7 @@ def fresh_for(cache_control: str, age: str) -> float:
     lifetime = _SHARED_MAX_AGE.search(cache_control) or _MAX_AGE.search(cache_control)
     if lifetime is None:
         return 0.0
-    aged = int(age) if age.isdecimal() and len(age) <= 10 else 0
+    aged = int(age) if _SECONDS.fullmatch(age) else 0
     return float(min(max(int(lifetime[1]) - aged, 0), LONGEST))
 
 
@@ -46,7 +47,7 @@ def retry_after(value: str, now: float) -> float | None:
     :param now: seconds since 1970.
     """
     value = value.strip()
-    if value.isdecimal():
+    if _SECONDS.fullmatch(value):
         return min(float(value), LONGEST)
     try:
         date = parsedate_to_datetime(value)

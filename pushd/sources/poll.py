@@ -143,7 +143,9 @@ class Poller:
         self._loop = LoopingCall(self._tick)
         self._loop.clock = self._around.clock
         self._loop.start(self._source.every).addErrback(
-            lambda failure: self.log.failure("poller of {topic!r} broke", failure, topic=self.topic.name)
+            lambda failure: self.log.failure(
+                "poller of {topic!r} broke", failure, topic=self.topic.name
+            )
         )
 
     def _stop(self) -> None:
@@ -234,7 +236,9 @@ class Poller:
             self._body = body
         # Only of an answer that was good: a 304 has to mean the document we have.
         self._validators = {
-            asked: value for given, asked in _VALIDATORS.items() if (value := _header(answer, given))
+            asked: value
+            for given, asked in _VALIDATORS.items()
+            if (value := _header(answer, given))
         }
 
     async def _record(self, answer: Answer) -> None:
@@ -291,7 +295,9 @@ class Poller:
         if state != self.topic.status.state:
             self.log.info(
                 "source of {topic!r}: {state}. {reason}",
-                topic=self.topic.name, state=state, reason=reason or "",
+                topic=self.topic.name,
+                state=state,
+                reason=reason or "",
             )
         self._around.hub.tell(self.topic, state, reason)
 

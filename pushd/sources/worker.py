@@ -17,6 +17,8 @@ import os
 import signal
 import struct
 import sys
+import traceback
+from contextlib import suppress
 from typing import BinaryIO
 
 import msgspec
@@ -115,10 +117,8 @@ class _Process(ProcessProtocol):
     def kill(self) -> None:
         self.ended = True
         assert self.transport is not None
-        try:
+        with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
-        except ProcessExitedAlready:
-            pass
 
     def outReceived(self, data: bytes) -> None:
         """Gather a reply; `_missing` is negative until its length is known."""
@@ -152,6 +152,10 @@ def answer(question: bytes) -> bytes:
         reply = Reply(digest(asked.old, asked.body, asked.content_type, asked.rules))
     except SourceError as error:
         reply = Reply(None, error.reason)
+    except Exception:
+        # What is printed here ends up in the daemon's log.
+        traceback.print_exc()
+        reply = Reply(None, "pushd could not read the answer; its log says why.")
     return msgspec.msgpack.encode(reply)
 
 

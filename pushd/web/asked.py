@@ -18,6 +18,9 @@ from pushd.errors import ClientError
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
 
+LONGEST_CLIENT = 128
+"""How many characters a page may choose to be known by."""
+
 _RESUME = ("lastEventId", "Last-Event-ID", "lastEventID", "last_event_id")
 
 
@@ -56,8 +59,9 @@ def chunked(request: IRequest, default: bool) -> bool:
 def client(request: IRequest) -> str | None:
     """The identifier that the page chose for itself. Raises ClientError."""
     value = parameter(request, "client")
-    if value is not None and not (len(value) <= 128 and value.isprintable()):
-        raise ClientError(400, "client is at most 128 printable characters.", parameter="client")
+    if value is not None and not (len(value) <= LONGEST_CLIENT and value.isprintable()):
+        detail = f"client is at most {LONGEST_CLIENT} printable characters."
+        raise ClientError(400, detail, parameter="client")
     return value
 
 
@@ -84,7 +88,8 @@ def headers(request: IRequest, forwardable: Collection[str]) -> dict[str, str]:
             )
         if not value.isprintable():
             raise ClientError(
-                400, f"The value of {name!r} has a line break or control character.",
+                400,
+                f"The value of {name!r} has a line break or control character.",
                 parameter="header",
             )
         given[name] = value

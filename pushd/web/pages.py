@@ -26,7 +26,9 @@ class Pages:
     def front(self, request: IRequest) -> Resource:
         """``GET /``."""
         if self._front is None:
-            raise ClientError(404, "There is no page here. Read /topics/TOPIC or /events?topic=TOPIC.")
+            raise ClientError(
+                404, "There is no page here. Read /topics/TOPIC or /events?topic=TOPIC."
+            )
         return self.static(request, self._front)
 
     def static(self, request: IRequest, name: str) -> Resource:

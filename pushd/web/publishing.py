@@ -16,6 +16,9 @@ from pushd.sources.catalogue import Catalogue
 from pushd.web import asked
 from pushd.web.site import PushRequest
 
+LONGEST_EVENT = 128
+"""How many characters the name of an event may have."""
+
 _UNSENDABLE = re.compile(r"[\r\n\0]")
 """What would end an SSE field before its time, or make an id be ignored."""
 
@@ -73,9 +76,11 @@ def _event_name(request: IRequest) -> str | None:
     name = asked.parameter(request, "event")
     if name is None or name == "":
         return None
-    if _UNSENDABLE.search(name) or len(name) > 128:
+    if _UNSENDABLE.search(name) or len(name) > LONGEST_EVENT:
         raise ClientError(
-            400, "An event's name has at most 128 characters and no CR, LF or NUL.", parameter="event"
+            400,
+            f"An event's name has at most {LONGEST_EVENT} characters and no CR, LF or NUL.",
+            parameter="event",
         )
     if name == "gap":
         raise ClientError(400, "'gap' is what pushd calls lost messages.", parameter="event")

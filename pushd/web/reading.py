@@ -85,7 +85,9 @@ class Reading:
         if not chunked:
             request.end_with_connection()
         if client is not None:
-            self.log.debug("{client} reads {topics}", client=client, topics=[t.name for t in topics])
+            self.log.debug(
+                "{client} reads {topics}", client=client, topics=[t.name for t in topics]
+            )
         retry = self._server.retry + self._server.retry_spread * self._chance()
         stream = SSEStream(request, retry)
         return _Stream(
@@ -96,7 +98,9 @@ class Reading:
         """The document now; for a topic that nobody watches, it is asked for once."""
         if not isinstance(topic, DocumentTopic):
             raise ClientError(
-                406, f"{topic.name!r} has messages, no document.", parameter="Accept",
+                406,
+                f"{topic.name!r} has messages, no document.",
+                parameter="Accept",
                 extra={"offers": [asked.EVENT_STREAM]},
             )
         if topic.document is None or not self._hub.watched(topic):
@@ -137,8 +141,6 @@ class _Stream(Resource):
 
 
 def _no_content(request: IRequest) -> bytes:
-    """A topic that has ended; it tells EventSource not to come back (WHATWG HTML, section 9.2.3)."""
+    """A topic has ended: EventSource does not come back (WHATWG HTML, section 9.2.3)."""
     request.setResponseCode(204)
     return b""
-
-

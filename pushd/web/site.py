@@ -14,7 +14,7 @@ from twisted.web.http import HTTPChannel, combinedLogFormatter
 from twisted.web.iweb import IAccessLogFormatter, IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
-from zope.interface import implementer, provider
+from zope.interface import provider
 
 _SECRET = re.compile(r"([?&;](?:access_token|header)=)[^&;\s\"]*", re.IGNORECASE)
 

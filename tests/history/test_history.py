@@ -59,11 +59,17 @@ def test_a_new_history_is_empty_and_has_an_epoch_of_its_own(make: Make) -> None:
 def test_events_of_all_topics_are_in_one_order(make: Make) -> None:
     opened = make()
     assert opened.append("a", b"1") + opened.append("b", b"2", b"3") + opened.append("a", b"4") == [
-        1, 2, 3, 4,
+        1,
+        2,
+        3,
+        4,
     ]
     page = opened.read(["a", "b"], 0)
     assert [(e.seq, e.topic, e.payload.data) for e in page.events] == [
-        (1, "a", b"1"), (2, "b", b"2"), (3, "b", b"3"), (4, "a", b"4"),
+        (1, "a", b"1"),
+        (2, "b", b"2"),
+        (3, "b", b"3"),
+        (4, "a", b"4"),
     ]
     assert page.upto == 4
 
@@ -126,7 +132,9 @@ def test_a_topic_is_loaded_with_its_document_and_the_changes_worth_sending(make:
     opened.append("a", b"12", b"34", document=b"567890")
     kept = now(opened.history.load("a"))
     assert ([e.seq for e in kept.events], kept.floor, kept.document) == (
-        [2, 3], 1, Document(b"567890"),
+        [2, 3],
+        1,
+        Document(b"567890"),
     )
 
 

@@ -68,7 +68,11 @@ def test_a_source_is_a_topic() -> None:
     assert isinstance(topic, DocumentTopic)
     assert shelf.topic("stocks") is topic
     assert shelf.built == [
-        ("stocks", "https://api.example/stocks", {"Authorization": "Bearer ours", "X-Client": "pushd"})
+        (
+            "stocks",
+            "https://api.example/stocks",
+            {"Authorization": "Bearer ours", "X-Client": "pushd"},
+        )
     ]
 
 
@@ -117,7 +121,9 @@ def test_a_pattern_takes_no_slash_and_nothing_empty() -> None:
         assert pattern.match(name) is None
 
 
-@pytest.mark.parametrize("name", ["quotes/..", "quotes/.", "quotes/", "quotes/a/b", "quotes/a\r\nb"])
+@pytest.mark.parametrize(
+    "name", ["quotes/..", "quotes/.", "quotes/", "quotes/a/b", "quotes/a\r\nb"]
+)
 def test_names_that_do_not_fit_are_unknown(name: str) -> None:
     assert Shelf().refuses(name).status == 404
 

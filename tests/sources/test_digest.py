@@ -27,9 +27,12 @@ def test_a_change_is_a_patch() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [OLD.data, OLD.data.replace(b":", b" :\n"),
-     b'{"pad":"0123456789012345678901234567890123456789","a":1}',
-     b"\xef\xbb\xbf" + OLD.data],
+    [
+        OLD.data,
+        OLD.data.replace(b":", b" :\n"),
+        b'{"pad":"0123456789012345678901234567890123456789","a":1}',
+        b"\xef\xbb\xbf" + OLD.data,
+    ],
 )
 @pytest.mark.parametrize("emit", ["patch", "snapshot"])
 def test_the_same_document_in_other_words_is_no_event(body: bytes, emit: str) -> None:
@@ -68,7 +71,7 @@ def test_items_are_told_one_by_one() -> None:
 def test_items_have_to_be_items_from_the_first_answer_on(old: Document | None) -> None:
     rules = Rules(emit="items", key="s")
     for body in (b"{}", b"[1]", b'[{"t":1}]', b'[{"s":1},{"s":1}]'):
-        with pytest.raises(SourceError, match="."):
+        with pytest.raises(SourceError, match=r"\.$"):
             digest(old, body, JSON, rules)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -67,13 +68,22 @@ class Polled:
         self.forgotten: list[bool] = []
         self.source = Source(url=URL, topic="stocks", **options)
         around = Surroundings(
-            self.house.hub, Worker(None), self.house.clock, self.house.now, lambda: 0.5  # type: ignore[arg-type]
+            self.house.hub,
+            Worker(None),
+            self.house.clock,
+            self.house.now,
+            lambda: 0.5,  # type: ignore[arg-type]
         )
 
         def fill(topic: DocumentTopic) -> ISource:
             self.poller = Poller(
-                topic, self.source, URL, {"X": "1"}, around,
-                self.upstream, lambda: self.forgotten.append(True),  # type: ignore[arg-type]
+                topic,
+                self.source,
+                URL,
+                {"X": "1"},
+                around,
+                self.upstream,
+                lambda: self.forgotten.append(True),  # type: ignore[arg-type]
             )
             return self.poller
 
@@ -143,7 +153,11 @@ def test_two_sources_that_begin_together_do_not_stay_together() -> None:
     for chance in (0.0, 0.75):
         polled = Polled()
         polled.poller._around = Surroundings(
-            polled.house.hub, Worker(None), polled.house.clock, polled.house.now, lambda c=chance: c  # type: ignore
+            polled.house.hub,
+            Worker(None),
+            polled.house.clock,
+            polled.house.now,
+            lambda c=chance: c,  # type: ignore
         )
         polled.client.connect()
         polled.upstream.answer()
@@ -228,7 +242,7 @@ def test_failures_are_told_once_and_spaced_out(polled: Polled) -> None:
             times.append(polled.house.clock.seconds())
             polled.upstream.answer(b"", 500)
         polled.wait(0.1)
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times)]
     assert gaps == sorted(gaps)
     assert gaps[0] >= 1 and gaps[-1] > 10
     assert polled.told == ["error"]

@@ -91,7 +91,9 @@ async def test_a_worker_that_dies_is_told_and_replaced(worker: Worker) -> None:
     assert (await worker.digest(None, large(2), JSON, Rules())).document.data == large(2)
 
 
-async def test_cancelling_ends_the_process_and_the_next_question_is_answered(worker: Worker) -> None:
+async def test_cancelling_ends_the_process_and_the_next_question_is_answered(
+    worker: Worker,
+) -> None:
     asked = Deferred.fromCoroutine(worker.digest(None, large(1, 100_000), JSON, Rules()))
     process = worker._process
     asked.cancel()

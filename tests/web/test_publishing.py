@@ -73,7 +73,13 @@ async def test_data_of_any_kind_arrives(body: bytes, kind: str, data: str) -> No
         ("news", b"[" * 900, {}, 400, None),
         ("news", b"\xff", {"content_type": "text/plain"}, 400, None),
         ("news", b"a", {"content_type": "text/plain; charset=nope"}, 400, None),
-        ("news", b"a=b", {"content_type": "application/x-www-form-urlencoded"}, 415, "Content-Type"),
+        (
+            "news",
+            b"a=b",
+            {"content_type": "application/x-www-form-urlencoded"},
+            415,
+            "Content-Type",
+        ),
         ("news", b"a", {"content_type": ""}, 415, "Content-Type"),
         ("news", b'"' + b"x" * 1000 + b'"', {}, 413, None),
     ],
@@ -95,10 +101,12 @@ async def test_what_is_refused_is_told_why(
 async def test_a_token_may_come_as_a_parameter() -> None:
     async with Served(CONFIG) as served:
         target = "/topics/news?access_token="
-        assert (await served.ask(target + "secret", "POST", b"1", content_type="application/json")
-                ).status == 201
-        assert (await served.ask(target + "x", "POST", b"1", content_type="application/json")
-                ).status == 401
+        assert (
+            await served.ask(target + "secret", "POST", b"1", content_type="application/json")
+        ).status == 201
+        assert (
+            await served.ask(target + "x", "POST", b"1", content_type="application/json")
+        ).status == 401
 
 
 async def test_without_tokens_nobody_may_publish() -> None:
@@ -111,8 +119,12 @@ async def test_a_body_in_chunks_is_bounded_too() -> None:
     async with Served(CONFIG) as served:
         chunk = b"400\r\n" + b" " * 1024 + b"\r\n"
         got = await served.ask(
-            "/topics/news", "POST", chunk * 4 + b"0\r\n\r\n", authorization="Bearer secret",
-            content_type="application/json", transfer_encoding="chunked",
+            "/topics/news",
+            "POST",
+            chunk * 4 + b"0\r\n\r\n",
+            authorization="Bearer secret",
+            content_type="application/json",
+            transfer_encoding="chunked",
         )
         assert got.status == 413
 
@@ -120,8 +132,12 @@ async def test_a_body_in_chunks_is_bounded_too() -> None:
 async def test_who_goes_on_sending_is_cut_off() -> None:
     async with Served(CONFIG) as served:
         connection = await served.send(
-            "/topics/news", "POST", b" " * 100, authorization="Bearer secret",
-            content_type="application/json", content_length="10000000000",
+            "/topics/news",
+            "POST",
+            b" " * 100,
+            authorization="Bearer secret",
+            content_type="application/json",
+            content_length="10000000000",
         )
         for _ in range(100):
             connection.transport.write(b" " * 1000)  # type: ignore[union-attr]
@@ -131,7 +147,10 @@ async def test_who_goes_on_sending_is_cut_off() -> None:
 async def test_a_publisher_who_hangs_up_has_published_all_the_same() -> None:
     async with Served(CONFIG) as served:
         connection = await served.send(
-            "/topics/news", "POST", b"1", authorization="Bearer secret",
+            "/topics/news",
+            "POST",
+            b"1",
+            authorization="Bearer secret",
             content_type="application/json",
         )
         connection.transport.loseConnection()  # type: ignore[union-attr]

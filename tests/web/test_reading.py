@@ -45,7 +45,9 @@ class Api:
         if self.hold:
             return
         if "/private" in request.target:
-            body = json.dumps({"for": request.headers("authorization") + request.headers("x-tenant")})
+            body = json.dumps(
+                {"for": request.headers("authorization") + request.headers("x-tenant")}
+            )
             yield answer(body.encode(), "200 OK", "Content-Type: application/json")
         else:
             yield answer(
@@ -180,7 +182,9 @@ async def test_the_document_is_asked_for_once_if_nobody_watches(api: Api) -> Non
         assert len(api.upstream.requests) == 1
         etag = got.headers["etag"]
         for sent in (etag, f"W/{etag}", f'"x", {etag}', "*"):
-            again = await served.ask("/topics/stocks", accept="application/json", if_none_match=sent)
+            again = await served.ask(
+                "/topics/stocks", accept="application/json", if_none_match=sent
+            )
             assert (again.status, again.body) == (304, b"")
             assert again.headers["etag"] == etag
         stale = await served.ask("/topics/stocks", accept="application/json", if_none_match='"x"')
@@ -190,9 +194,7 @@ async def test_the_document_is_asked_for_once_if_nobody_watches(api: Api) -> Non
 async def test_an_etag_is_a_position_to_stream_from(api: Api) -> None:
     async with api.upstream, api.serve() as served:
         got = await served.ask("/topics/stocks", accept="application/json")
-        stream = await served.stream(
-            "/topics/stocks", last_event_id=got.headers["etag"].strip('"')
-        )
+        stream = await served.stream("/topics/stocks", last_event_id=got.headers["etag"].strip('"'))
         stream.page.documents[""] = got.json
         api.value = {**api.value, "n": 2}
         await stream.until(lambda: stream.page.documents == {"": api.value})
@@ -255,7 +257,10 @@ async def test_clients_with_other_credentials_see_other_topics(api: Api) -> None
         same = await served.stream("/topics/private?header=authorization:Bearer%20a")
         nobody = await served.stream("/topics/private", cookie="c=1")
         for stream, values in (
-            (one, ["Bearer a"]), (two, ["Bearer b"]), (same, ["Bearer a"]), (nobody, []),
+            (one, ["Bearer a"]),
+            (two, ["Bearer b"]),
+            (same, ["Bearer a"]),
+            (nobody, []),
         ):
             await stream.until(lambda: stream.page.documents == {"": {"for": values}})  # noqa: B023
         assert len(api.upstream.requests) == 3
@@ -378,8 +383,11 @@ async def test_pages_of_listed_origins_may_read(api: Api) -> None:
             assert "access-control-allow-origin" not in got.headers
             assert "Origin" in got.headers["vary"]
         got = await served.ask(
-            "/topics/stocks", "OPTIONS", origin=origin,
-            access_control_request_method="GET", access_control_request_headers="last-event-id",
+            "/topics/stocks",
+            "OPTIONS",
+            origin=origin,
+            access_control_request_method="GET",
+            access_control_request_headers="last-event-id",
         )
         allowed = got.headers["access-control-allow-headers"].split(", ")
         assert {"last-event-id", "authorization", "cache-control", "x-tenant"} <= set(allowed)
