@@ -142,10 +142,13 @@ class Daemon(Service):
         if not isinstance(error, CannotListenError | OSError):
             failure.raiseException()
         reason = getattr(error, "socketError", error)
-        raise SystemExit(
-            f"pushd: cannot listen on {self._listen}: {reason}\n"
-            "pushd: to listen somewhere else: twistd -n pushd --listen tcp:PORT:interface=127.0.0.1"
+        self.log.critical(
+            "cannot listen on {listen}: {reason}. To listen somewhere else: "
+            "twistd -n pushd --listen tcp:PORT:interface=127.0.0.1",
+            listen=self._listen,
+            reason=getattr(error, "socketError", error),
         )
+        raise SystemExit(1)
 
     def startService(self) -> None:
         """Begin with the sources that are always polled."""

@@ -38,4 +38,6 @@ class Pages:
         request.setHeader("Cache-Control", "no-cache")
         request.setHeader("Content-Security-Policy", "default-src 'self'; img-src 'self' data:")
         request.setHeader("X-Content-Type-Options", "nosniff")
-        return File(str(_STATIC / name))
+        file = File(str(_STATIC / name))
+        file.isLeaf = True  # or Klein looks for a child of it, by the rest of the path
+        return file

@@ -7,8 +7,9 @@ an access log without secrets.
 
 from __future__ import annotations
 
-import re
 from io import BytesIO
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from twisted.web.http import HTTPChannel, combinedLogFormatter
 from twisted.web.iweb import IAccessLogFormatter, IRequest
@@ -16,7 +17,8 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import provider
 
-_SECRET = re.compile(r"([?&;](?:access_token|header)=)[^&;\s\"]*", re.IGNORECASE)
+_NO_SECRET = frozenset({"topic", "lastEventId", "client", "chunked", "wait", "event"})
+"""Query parameters whose values may be logged; ``access_token`` and ``header`` may not."""
 
 
 class PushRequest(Request):
@@ -71,10 +73,30 @@ class PushRequest(Request):
         )
 
 
+class _Discreet:
+    """A request as the access log may see it: of the query, only what cannot be a secret."""
+
+    def __init__(self, request: IRequest) -> None:
+        self._request = request
+        path, _, query = request.uri.partition(b"?")
+        shown = [
+            (name, value if name in _NO_SECRET else "...")
+            for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        ]
+        self.uri = path + (b"?" + urlencode(shown, safe="/.").encode() if shown else b"")
+
+    def getHeader(self, name: bytes) -> bytes | str | None:
+        # The Referer is some page's URL, with what that page put into it.
+        return None if name == b"referer" else self._request.getHeader(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+
 @provider(IAccessLogFormatter)
-def without_secrets(timestamp: str, request: IRequest) -> str:
+def discreet_log_formatter(timestamp: str, request: IRequest) -> str:
     """A line of the access log, in Combined Log Format, without tokens and header values."""
-    return _SECRET.sub(r"\1...", combinedLogFormatter(timestamp, request))
+    return combinedLogFormatter(timestamp, _Discreet(request))
 
 
 def make_site(resource: IResource, max_body: int) -> Site:
@@ -83,6 +105,6 @@ def make_site(resource: IResource, max_body: int) -> Site:
     return Site(
         resource,
         requestFactory=factory,
-        logFormatter=without_secrets,
+        logFormatter=discreet_log_formatter,
         parsePOSTFormSubmission=False,
     )
