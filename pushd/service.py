@@ -136,6 +136,8 @@ class Daemon(Service):
         await self.hub.open()
         endpoint = serverFromString(self._reactor, self._listen)
         self._port = await endpoint.listen(self._site())
+        address = self._port.getHost()
+        self.log.info("pushd {version} listens on {address}", version=__version__, address=address)
 
     def _cannot_start(self, failure: Failure) -> None:
         error = failure.value

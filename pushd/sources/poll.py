@@ -292,7 +292,8 @@ class Poller:
             self._tell("stale", f"No good answer for {self._source.patience:g} s or more.")
 
     def _tell(self, state: State, reason: str | None) -> None:
-        if state != self.topic.status.state:
+        before = self.topic.status.state
+        if state != before and "error" in (state, before):
             self.log.info(
                 "source of {topic!r}: {state}. {reason}",
                 topic=self.topic.name,

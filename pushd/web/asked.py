@@ -24,6 +24,16 @@ LONGEST_CLIENT = 128
 _RESUME = ("lastEventId", "Last-Event-ID", "lastEventID", "last_event_id")
 
 
+def header(request: IRequest, name: str) -> str | None:
+    """
+    A header's values, joined; None if it is not there.
+
+    Bytes that are no UTF-8 are replaced: they can be anything, but not an error of ours.
+    """
+    values = request.requestHeaders.getRawHeaders(name.encode())
+    return b", ".join(values).decode(errors="replace") if values else None
+
+
 def parameter(request: IRequest, name: str) -> str | None:
     """A query parameter's last value; None if it is not there."""
     values = parameters(request, name)
@@ -42,7 +52,7 @@ def last_event_id(request: IRequest) -> str | None:
     The header wins: a browser that reconnects sends a newer id in it than the
     one that the page once put into the URL.
     """
-    given = request.getHeader("Last-Event-ID")
+    given = header(request, "Last-Event-ID")
     for name in _RESUME:
         given = given or parameter(request, name)
     return given or None
@@ -74,9 +84,9 @@ def headers(request: IRequest, forwardable: Collection[str]) -> dict[str, str]:
     """
     given = {}
     for name in forwardable:
-        values = request.requestHeaders.getRawHeaders(name)
-        if values:
-            given[name] = ", ".join(values)
+        value = header(request, name)
+        if value is not None:
+            given[name] = _sendable(name, value)
     for text in parameters(request, "header"):
         name, colon, value = text.partition(":")
         name, value = name.strip().lower(), value.strip()
@@ -86,14 +96,16 @@ def headers(request: IRequest, forwardable: Collection[str]) -> dict[str, str]:
             raise ClientError(
                 400, f"The header {name!r} is not forwarded to any source.", parameter="header"
             )
-        if not value.isprintable():
-            raise ClientError(
-                400,
-                f"The value of {name!r} has a line break or control character.",
-                parameter="header",
-            )
-        given[name] = value
+        given[name] = _sendable(name, value)
     return given
+
+
+def _sendable(name: str, value: str) -> str:
+    """A header's value, if it can be passed on. Raises ClientError."""
+    if not value.isprintable() or "\ufffd" in value:
+        detail = f"The value of {name!r} has a control character, or is not UTF-8."
+        raise ClientError(400, detail, parameter="header")
+    return value
 
 
 def representation(request: IRequest, offers: Sequence[str]) -> str:
@@ -106,8 +118,7 @@ def representation(request: IRequest, offers: Sequence[str]) -> str:
 
     :raises ClientError: 406, it wants none of them.
     """
-    values = request.requestHeaders.getRawHeaders("Accept")
-    accept = parse_accept_header(", ".join(values) if values else "*/*", MIMEAccept)
+    accept = parse_accept_header(header(request, "Accept") or "*/*", MIMEAccept)
     best = max(offers, key=lambda offer: (accept.quality(offer), offer in accept.values()))
     if accept.quality(best) <= 0:
         raise ClientError(

@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 from twisted.web.iweb import IRequest
 
+from pushd.web import asked
+
 METHODS = "GET, HEAD, OPTIONS, POST"
 _ALLOWED_HEADERS = ("last-event-id", "authorization", "cache-control", "content-type")
 
@@ -26,7 +28,7 @@ class Cors:
             return
         # Whatever the answer: a cache must not give one origin's to another.
         request.responseHeaders.addRawHeader("Vary", "Origin")
-        origin = request.getHeader("Origin")
+        origin = asked.header(request, "Origin")
         if origin is None:
             return
         if origin in self._origins:

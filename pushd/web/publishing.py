@@ -37,7 +37,7 @@ class Publishing:
     async def publish(self, request: IRequest, name: str) -> bytes:
         """Record a message. Raises ClientError."""
         self._tokens.admit(
-            request.getHeader("Authorization"), asked.parameter(request, "access_token")
+            asked.header(request, "Authorization"), asked.parameter(request, "access_token")
         )
         key = self._catalogue.message_topic(name)
         payload = self._payload(request)
@@ -57,7 +57,7 @@ class Publishing:
         if request.too_large:
             raise ClientError(413, f"A message has at most {self._max_body} bytes.")
         body = request.content.read()
-        kind, options = parse_options_header(request.getHeader("Content-Type"))
+        kind, options = parse_options_header(asked.header(request, "Content-Type"))
         if kind == "application/json":
             return Payload(name, _one_line(body))
         if kind == "text/plain":

@@ -117,7 +117,7 @@ class Reading:
         request.setHeader("ETag", f'"{etag}"')
         request.setHeader("Cache-Control", "no-cache")
         # Weak comparison (RFC 9110, section 13.1.2): a proxy that compresses weakens an ETag.
-        if parse_etags(request.getHeader("If-None-Match")).contains_weak(etag):
+        if parse_etags(asked.header(request, "If-None-Match")).contains_weak(etag):
             request.setResponseCode(304)
             return b""
         body = wire.as_json(Payload(None, document.data, document.is_json))

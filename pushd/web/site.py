@@ -96,7 +96,8 @@ class _Discreet:
 @provider(IAccessLogFormatter)
 def discreet_log_formatter(timestamp: str, request: IRequest) -> str:
     """A line of the access log, in Combined Log Format, without tokens and header values."""
-    return combinedLogFormatter(timestamp, _Discreet(request))
+    line: str = combinedLogFormatter(timestamp, _Discreet(request))
+    return line
 
 
 def make_site(resource: IResource, max_body: int) -> Site:

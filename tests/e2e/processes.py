@@ -89,9 +89,11 @@ def running(arguments: list[str], output: Path, port: int, **environment: str) -
 
 
 @contextmanager
-def pushd(folder: Path, config: str | Path | None = None, **environment: str) -> Iterator[Daemon]:
-    """A twistd with the daemon on a free port; without a config, the demo."""
-    port = free_port()
+def pushd(
+    folder: Path, config: str | Path | None = None, port: int | None = None, **environment: str
+) -> Iterator[Daemon]:
+    """A twistd with the daemon, on a free port; without a config, the demo."""
+    port = port or free_port()
     arguments = [TWISTD, "-n", "--pidfile=", "pushd"]
     arguments += ["--listen", f"tcp:{port}:interface=127.0.0.1"]
     if isinstance(config, str):

@@ -410,3 +410,21 @@ async def test_a_host_that_is_no_name_is_no_matter(api: Api) -> None:
             )
             await until(lambda: connection.received)  # noqa: B023
             assert connection.answer.status == 404
+
+
+async def test_headers_that_are_no_utf_8_are_no_error_of_ours(api: Api) -> None:
+    async with api.upstream, api.serve() as served:
+        for header, status in (
+            ("Accept", 406),
+            ("Origin", 404),
+            ("Last-Event-ID", 404),
+            ("X-Tenant", 400),
+            ("Authorization", 400),
+            ("If-None-Match", 404),
+        ):
+            connection = await served.connect()
+            connection.transport.write(  # type: ignore[union-attr]
+                b"GET /topics/nope HTTP/1.1\r\nHost: a\r\n%b: \xff\xfe\r\n\r\n" % header.encode()
+            )
+            await until(lambda: connection.received)  # noqa: B023
+            assert connection.answer.status == status, header
