@@ -31,6 +31,7 @@ from pushd.history.memory import MemoryHistory
 from pushd.hub import Hub
 from pushd.interfaces import ISource
 from pushd.sources.catalogue import Catalogue, check_expressions
+from pushd.sources.connection import trust_root
 from pushd.sources.fetch import Fetcher
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
@@ -143,7 +144,6 @@ class Daemon(Service):
         error = failure.value
         if not isinstance(error, CannotListenError | OSError):
             failure.raiseException()
-        reason = getattr(error, "socketError", error)
         self.log.critical(
             "cannot listen on {listen}: {reason}. To listen somewhere else: "
             "twistd -n pushd --listen tcp:PORT:interface=127.0.0.1",
@@ -236,6 +236,7 @@ def _check_endpoint(description: str, path: str) -> None:
 
 def _check_ca_file(ca_file: str | None, path: str) -> None:
     try:
-        Fetcher(_reactor(), ca_file=ca_file)
+        if ca_file is not None:
+            trust_root(ca_file)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
