@@ -24,6 +24,9 @@ from pushd.interfaces import IHub, IListener, ISubscriber
 from pushd.topic import Topic
 from pushd.wire import Frame, WireFormat
 
+BURST_BYTES = 4 * STEP_BYTES
+"""What several events of one turn may weigh together, to be written as they are."""
+
 SHARED_REPLIES = 16
 """For how many places a feed keeps the bytes that lead from there to now."""
 
@@ -83,6 +86,7 @@ class Feed:
         self.live: set[Subscription] = set()
         self.members: set[Subscription] = set()
         self.position = feeds.hub.head
+        self._heard = self._newest_status()
         self._feeds = feeds
         self._pending: list[Frame] = []
         self._replies: dict[Cursor, tuple[bytes, Step]] = {}
@@ -103,10 +107,18 @@ class Feed:
         if not self._pending:
             return
         data = b"".join([frame.on(self.wire) for frame in self._pending])
+        several = len(self._pending) > 1
         self._pending.clear()
         self._replies.clear()
+        before = self.place()
         self.position = self._feeds.hub.head
-        self._write(data)
+        self._heard = self._newest_status()
+        if several and len(data) > BURST_BYTES:
+            # More than a transport should hold: each takes it step by step.
+            for member in tuple(self.live):
+                member.fall_behind(before)
+        else:
+            self._write(data)
 
     def ended(self) -> None:
         """See :meth:`IListener.ended`."""
@@ -155,7 +167,10 @@ class Feed:
 
     def place(self) -> Cursor:
         """Where the live ones are."""
-        return Cursor(self.position, heard=max(topic.status.number for topic in self.topics))
+        return Cursor(self.position, heard=self._heard)
+
+    def _newest_status(self) -> int:
+        return max(topic.status.number for topic in self.topics)
 
     def next(self, cursor: Cursor, page: Page | None) -> tuple[bytes, Step] | Older:
         """
@@ -201,14 +216,18 @@ class Subscription:
         """The transport has had enough for now."""
         self._paused = True
         if self._cursor is None:
-            self.feed.live.discard(self)
-            self._cursor = self.feed.place()
+            self._stand_at(self.feed.place())
 
     def resume(self) -> None:
         """The transport can take more."""
         self._paused = False
         if not self._asking:
             self.pull()
+
+    def fall_behind(self, cursor: Cursor) -> None:
+        """There is more than the transport should be given at once."""
+        self._stand_at(cursor)
+        self.pull()
 
     def leave(self) -> None:
         """The client has gone."""
@@ -235,6 +254,10 @@ class Subscription:
                 self.subscriber.write(data)
             if step.complete and not self._paused and not self._gone:
                 self._go_live()
+
+    def _stand_at(self, cursor: Cursor) -> None:
+        self.feed.live.discard(self)
+        self._cursor = cursor
 
     def _go_live(self) -> None:
         """In the turn in which it caught up: nothing can come between."""

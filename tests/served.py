@@ -97,7 +97,7 @@ class Answer:
     @property
     def body(self) -> bytes:
         chunked = self.headers.get("transfer-encoding") == "chunked"
-        return _dechunked(self.raw_body) if chunked else self.raw_body
+        return _dechunked(self.raw_body)[0] if chunked else self.raw_body
 
     @property
     def json(self) -> Any:
@@ -108,11 +108,12 @@ class Connection(Protocol):
     """A client's connection: what it received, and what a page makes of it."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self.received = bytearray()
         self.open = True
         self.page = Page()
         self.parser = Parser()
-        self._parsed = 0
+        self._taken = 0
+        self._chunked = False
 
     def ask(
         self,
@@ -139,7 +140,7 @@ class Connection(Protocol):
 
     @property
     def answer(self) -> Answer:
-        return Answer(self.received)
+        return Answer(bytes(self.received))
 
     @property
     def body(self) -> bytes:
@@ -147,25 +148,40 @@ class Connection(Protocol):
 
     def events(self) -> list[Received]:
         """The events that have come since the last call; the page takes them too."""
-        body = self.body
-        events = self.parser.feed(body[self._parsed :])
-        self._parsed = len(body)
+        events = self.parser.feed(self._news())
         for event in events:
             self.page.take(event)
         return events
+
+    def _news(self) -> bytes:
+        """What has come of the body since the last call."""
+        if not self._taken:
+            end = self.received.find(b"\r\n\r\n")
+            if end < 0:
+                return b""
+            self._taken = end + 4
+            self._chunked = b"transfer-encoding: chunked" in self.received[:end].lower()
+        news = bytes(self.received[self._taken :])
+        if not self._chunked:
+            self._taken = len(self.received)
+            return news
+        body, used = _dechunked(news)
+        self._taken += used
+        return body
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for events until what the page knows is as it has to be."""
         await until(lambda: (self.events() and False) or condition())
 
 
-def _dechunked(data: bytes) -> bytes:
-    """As much as has come (RFC 9112, section 7.1)."""
-    body = b""
-    while b"\r\n" in data:
-        size, _, rest = data.partition(b"\r\n")
-        length = int(size, 16)
-        if length == 0 or len(rest) < length + 2:
+def _dechunked(data: bytes) -> tuple[bytes, int]:
+    """The whole chunks in `data` (RFC 9112, section 7.1), and how many bytes they took."""
+    pieces = []
+    at = 0
+    while (end := data.find(b"\r\n", at)) >= 0:
+        length = int(data[at:end], 16)
+        if length == 0 or len(data) < end + 2 + length + 2:
             break
-        body, data = body + rest[:length], rest[length + 2 :]
-    return body
+        pieces.append(data[end + 2 : end + 2 + length])
+        at = end + 2 + length + 2
+    return b"".join(pieces), at

@@ -61,7 +61,9 @@ def test_the_page_shows_stocks_that_move(tmp_path: Path, width: int, height: int
         open_page(driver, daemon)
         before = prices(driver)
         wait_until(lambda: prices(driver) != before, what="a price's move")
-        overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        overflow = (
+            "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
         assert driver.execute_script(overflow) <= 0
         shown = driver.find_element(By.TAG_NAME, "body").text
         assert "undefined" not in shown

@@ -16,7 +16,10 @@ def checkout(tmp_path: Path) -> Path:
     """What is under version control, without what was built from it."""
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split("\n")
     for name in filter(None, files):
         if (ROOT / name).exists():
