@@ -9,6 +9,7 @@ sentence; the topic keeps the document it has.
 from __future__ import annotations
 
 import codecs
+import hashlib
 from email.message import Message
 
 import jmespath
@@ -41,28 +42,42 @@ class Digest(msgspec.Struct, frozen=True):
     What an answer led to.
 
     :ivar payloads: the events; none if nothing changed.
-    :ivar document: what the topic holds now.
+    :ivar document: what the topic holds now; None if nothing changed.
+    :ivar mark: by which the same body is known again.
     """
 
     payloads: tuple[Payload, ...]
-    document: Document
+    document: Document | None
+    mark: bytes = b""
 
 
-def digest(old: Document | None, body: bytes, content_type: str, rules: Rules) -> Digest:
+UNCHANGED = Digest((), None)
+
+
+def digest(
+    old: Document | None, mark: bytes, body: bytes, content_type: str, rules: Rules
+) -> Digest:
     """
     Read an answer.
 
     :param old: what the topic holds; None if it holds nothing yet.
+    :param mark: of the body that `old` was read from; a body with the same one
+        is not read again.
     :param body: the answer, not compressed.
     :param content_type: the header's value; "" if there is none.
     :raises SourceError: the answer cannot be used.
     """
+    found = hashlib.blake2b(body, digest_size=16).digest()
+    if old is not None and found == mark:
+        return Digest((), None, mark)
     if not body.strip():
         raise SourceError("The answer is empty.")
     kind, charset = _content_type(content_type)
     if rules.format == "json" or (rules.format == "auto" and _is_json(kind, rules)):
-        return _json(old, body, rules)
-    return _text(old, _decoded(body, charset or "utf-8"), rules)
+        read = _json(old, body, rules)
+    else:
+        read = _text(old, _decoded(body, charset or "utf-8"))
+    return Digest(read.payloads, read.document, found)
 
 
 def _json(old: Document | None, body: bytes, rules: Rules) -> Digest:
@@ -77,16 +92,16 @@ def _json(old: Document | None, body: bytes, rules: Rules) -> Digest:
             delta.changes([], new, document, emit="items", key=rules.key)
         return Digest((Payload("snapshot", document.data),), document)
     if old.data == document.data:
-        return Digest((), old)
+        return UNCHANGED
     before = msgspec.json.decode(old.data)
     changes = delta.changes(before, new, document, emit=rules.emit, key=rules.key)
-    return Digest(changes, document)
+    return Digest(changes, document) if changes else UNCHANGED
 
 
-def _text(old: Document | None, text: bytes, rules: Rules) -> Digest:
+def _text(old: Document | None, text: bytes) -> Digest:
     document = Document(text, is_json=False)
     if old == document:
-        return Digest((), document)
+        return UNCHANGED
     return Digest((Payload("snapshot", text, is_json=False),), document)
 
 

@@ -8,7 +8,6 @@ is fetched :mod:`pushd.sources.fetch`'s, when to ask next :mod:`pushd.sources.pa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
@@ -85,7 +84,7 @@ class Poller:
         self._fetcher = fetcher
         self._on_forgotten = forgotten
         self._validators: dict[str, str] = {}
-        self._body = b""
+        self._mark = b""
         self._failures = 0
         self._not_before = 0.0
         self._stale_at: float | None = None
@@ -230,10 +229,7 @@ class Poller:
                 f"The source answered {_phrase(answer.status)}.",
                 pace.retry_after(_header(answer, "Retry-After"), self._around.now()),
             )
-        body = hashlib.blake2b(answer.body).digest()
-        if body != self._body or self.topic.document is None:
-            await self._record(answer)
-            self._body = body
+        await self._record(answer)
         # Only of an answer that was good: a 304 has to mean the document we have.
         self._validators = {
             asked: value
@@ -244,9 +240,9 @@ class Poller:
     async def _record(self, answer: Answer) -> None:
         content_type = _header(answer, "Content-Type")
         digest = await self._around.worker.digest(
-            self.topic.document, answer.body, content_type, self._rules
+            self.topic.document, self._mark, answer.body, content_type, self._rules
         )
-        if digest.payloads:
+        if digest.document is not None:
             self._recording = True
             try:
                 await self._around.hub.publish(
@@ -254,6 +250,7 @@ class Poller:
                 )
             finally:
                 self._recording = False
+        self._mark = digest.mark
 
     # What came of it.
 

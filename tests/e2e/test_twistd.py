@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from processes import ROOT, TWISTD, free_port, program, pushd, wait_until
@@ -124,10 +125,8 @@ def test_leaving_is_noticed_by_the_upstream_at_once(tmp_path: Path) -> None:
                 connection, _ = upstream.accept()
                 connection.settimeout(5)
                 assert connection.recv(65536).startswith(b"GET / HTTP/1.1\r\n")
-            try:
+            with suppress(ConnectionResetError):
                 assert connection.recv(1) == b""
-            except ConnectionResetError:
-                pass
             connection.close()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pushd.errors import SourceError
 from pushd.event import Document, Payload
-from pushd.sources.digest import Digest, Rules, digest
+from pushd.sources.digest import Rules, digest
 
 JSON = "application/json"
 OLD = Document(b'{"a":1,"pad":"0123456789012345678901234567890123456789"}')
@@ -15,12 +15,12 @@ OLD = Document(b'{"a":1,"pad":"0123456789012345678901234567890123456789"}')
 def test_the_first_answer_is_a_snapshot() -> None:
     body = b' {"a" :\n1.0}'
     document = Document(b'{"a":1.0}')
-    expected = Digest((Payload("snapshot", document.data),), document)
-    assert digest(None, body, JSON, Rules()) == expected
+    result = digest(None, b"", body, JSON, Rules())
+    assert (result.payloads, result.document) == ((Payload("snapshot", document.data),), document)
 
 
 def test_a_change_is_a_patch() -> None:
-    result = digest(OLD, OLD.data.replace(b"1,", b"2,"), JSON, Rules())
+    result = digest(OLD, b"", OLD.data.replace(b"1,", b"2,"), JSON, Rules())
     assert result.payloads == (Payload("patch", b'[{"op":"replace","path":"/a","value":2}]'),)
     assert result.document.data == OLD.data.replace(b"1,", b"2,")
 
@@ -36,23 +36,23 @@ def test_a_change_is_a_patch() -> None:
 )
 @pytest.mark.parametrize("emit", ["patch", "snapshot"])
 def test_the_same_document_in_other_words_is_no_event(body: bytes, emit: str) -> None:
-    assert digest(OLD, body, JSON, Rules(emit=emit)).payloads == ()
+    assert digest(OLD, b"", body, JSON, Rules(emit=emit)).payloads == ()
 
 
 def test_a_change_of_type_is_a_change() -> None:
     for body in (b"1.0", b"true", b"null", b'"1"'):
         changed = OLD.data.replace(b"1,", body + b",")
-        assert len(digest(OLD, changed, JSON, Rules()).payloads) == 1
+        assert len(digest(OLD, b"", changed, JSON, Rules()).payloads) == 1
 
 
 def test_a_patch_that_is_not_smaller_is_a_snapshot() -> None:
-    result = digest(Document(b'{"a":1}'), b'{"a":2}', JSON, Rules())
+    result = digest(Document(b'{"a":1}'), b"", b'{"a":2}', JSON, Rules())
     assert result.payloads == (Payload("snapshot", b'{"a":2}'),)
 
 
 def test_select_takes_a_part() -> None:
     body = b'{"stocks":[{"s":"A"}],"time":1}'
-    assert digest(None, body, JSON, Rules(select="stocks[]")).document.data == b'[{"s":"A"}]'
+    assert digest(None, b"", body, JSON, Rules(select="stocks[]")).document.data == b'[{"s":"A"}]'
 
 
 def test_items_are_told_one_by_one() -> None:
@@ -60,7 +60,7 @@ def test_items_are_told_one_by_one() -> None:
     pad = "x" * 60
     old = Document(f'[{{"s":"A","n":"{pad}"}},{{"s":"B","n":"{pad}"}}]'.encode())
     new = f'[{{"s":"B","n":"{pad}"}},{{"s":"C","n":1}}]'.encode()
-    result = digest(old, new, JSON, rules)
+    result = digest(old, b"", new, JSON, rules)
     assert result.payloads == (
         Payload("remove", b'{"key":"A"}'),
         Payload("add", b'{"key":"C","index":1,"item":{"s":"C","n":1}}'),
@@ -72,7 +72,7 @@ def test_items_have_to_be_items_from_the_first_answer_on(old: Document | None) -
     rules = Rules(emit="items", key="s")
     for body in (b"{}", b"[1]", b'[{"t":1}]', b'[{"s":1},{"s":1}]'):
         with pytest.raises(SourceError, match=r"\.$"):
-            digest(old, body, JSON, rules)
+            digest(old, b"", body, JSON, rules)
 
 
 @pytest.mark.parametrize(
@@ -87,29 +87,29 @@ def test_items_have_to_be_items_from_the_first_answer_on(old: Document | None) -
     ],
 )
 def test_text_of_any_kind_is_a_document(body: bytes, content_type: str, text: bytes) -> None:
-    result = digest(None, body, content_type, Rules(emit="snapshot"))
+    result = digest(None, b"", body, content_type, Rules(emit="snapshot"))
     assert result.document == Document(text, is_json=False)
     assert result.payloads == (Payload("snapshot", text, is_json=False),)
-    assert digest(result.document, body, content_type, Rules(emit="snapshot")).payloads == ()
+    assert digest(result.document, b"", body, content_type, Rules(emit="snapshot")).payloads == ()
 
 
 def test_a_source_that_turns_from_text_to_json_goes_on() -> None:
-    text = digest(None, b"a", "text/plain", Rules(emit="snapshot")).document
-    result = digest(text, b"[1]", JSON, Rules(emit="snapshot"))
+    text = digest(None, b"", b"a", "text/plain", Rules(emit="snapshot")).document
+    result = digest(text, b"", b"[1]", JSON, Rules(emit="snapshot"))
     assert result.payloads == (Payload("snapshot", b"[1]"),)
-    result = digest(result.document, b"[1]", "text/plain", Rules(emit="snapshot"))
+    result = digest(result.document, b"", b"[1]", "text/plain", Rules(emit="snapshot"))
     assert result.payloads == (Payload("snapshot", b"[1]", is_json=False),)
 
 
 def test_format_overrules_the_content_type() -> None:
-    assert digest(None, b"[1]", "text/html", Rules(format="json")).document == Document(b"[1]")
+    assert digest(None, b"", b"[1]", "text/html", Rules(format="json")).document == Document(b"[1]")
     rules = Rules(format="text", emit="snapshot")
-    assert digest(None, b"[1]", JSON, rules).document == Document(b"[1]", is_json=False)
+    assert digest(None, b"", b"[1]", JSON, rules).document == Document(b"[1]", is_json=False)
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/geo+json", ""])
 def test_json_has_several_types(kind: str) -> None:
-    assert digest(None, b"[1]", kind, Rules()).document.is_json
+    assert digest(None, b"", b"[1]", kind, Rules()).document.is_json
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,17 @@ def test_an_unusable_answer_is_told_in_a_sentence(
     body: bytes, content_type: str, rules: Rules, reason: str
 ) -> None:
     with pytest.raises(SourceError) as raised:
-        digest(OLD, body, content_type, rules)
+        digest(OLD, b"", body, content_type, rules)
     assert raised.value.reason.startswith(reason)
 
 
 def test_numbers_are_kept_as_they_are() -> None:
     body = b"[123456789012345678901234567890,-0.0,1e22,0.1]"
-    assert digest(None, body, JSON, Rules()).document.data == body
+    assert digest(None, b"", body, JSON, Rules()).document.data == body
+
+
+def test_the_same_body_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = digest(None, b"", b"[1]", JSON, Rules())
+    monkeypatch.setattr("pushd.sources.digest._parsed", None)
+    again = digest(first.document, first.mark, b"[1]", JSON, Rules())
+    assert (again.payloads, again.document, again.mark) == ((), None, first.mark)

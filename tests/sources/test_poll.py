@@ -208,7 +208,7 @@ def test_a_304_that_was_not_asked_for_is_an_error(polled: Polled) -> None:
 def test_an_identical_body_is_not_read_again(polled: Polled, monkeypatch: Any) -> None:
     polled.client.connect()
     polled.upstream.answer(b"[1]")
-    monkeypatch.setattr(Worker, "digest", None)
+    monkeypatch.setattr("pushd.sources.digest._parsed", None)
     polled.wait(1.5)
     polled.upstream.answer(b"[1]")
     assert polled.told == []

@@ -53,60 +53,64 @@ def _ended(process: Any) -> Deferred[None]:
 
 def test_small_documents_need_no_process(worker: Worker) -> None:
     done: list[Any] = []
-    d = Deferred.fromCoroutine(worker.digest(None, b"[1]", JSON, Rules()))
+    d = Deferred.fromCoroutine(worker.digest(None, b"", b"[1]", JSON, Rules()))
     d.addCallback(done.append)
-    assert done == [digest(None, b"[1]", JSON, Rules())]
+    assert done == [digest(None, b"", b"[1]", JSON, Rules())]
     assert worker._process is None
 
 
 async def test_large_documents_are_read_the_same_way(worker: Worker) -> None:
     old, new = large(1), large(2)
     assert len(old) > INLINE_BYTES
-    first = await worker.digest(None, old, JSON, Rules())
-    assert first == digest(None, old, JSON, Rules())
-    second = await worker.digest(first.document, new, JSON, Rules())
-    assert second == digest(first.document, new, JSON, Rules())
+    first = await worker.digest(None, b"", old, JSON, Rules())
+    assert first == digest(None, b"", old, JSON, Rules())
+    second = await worker.digest(first.document, b"", new, JSON, Rules())
+    assert second == digest(first.document, b"", new, JSON, Rules())
     assert second.payloads[0].name == "patch"
 
 
 async def test_what_is_wrong_with_a_large_document_is_told(worker: Worker) -> None:
     with pytest.raises(SourceError, match="not valid JSON"):
-        await worker.digest(None, large(1)[:-1], JSON, Rules())
+        await worker.digest(None, b"", large(1)[:-1], JSON, Rules())
 
 
 async def test_several_questions_wait_for_each_other(worker: Worker) -> None:
     bodies = [large(n) for n in range(3)]
-    asked = [Deferred.fromCoroutine(worker.digest(None, body, JSON, Rules())) for body in bodies]
+    asked = [
+        Deferred.fromCoroutine(worker.digest(None, b"", body, JSON, Rules())) for body in bodies
+    ]
     for body, answer in zip(bodies, asked, strict=True):
         assert (await answer).document.data == body
 
 
 async def test_a_worker_that_dies_is_told_and_replaced(worker: Worker) -> None:
-    asked = Deferred.fromCoroutine(worker.digest(None, large(1, 100_000), JSON, Rules()))
+    asked = Deferred.fromCoroutine(worker.digest(None, b"", large(1, 100_000), JSON, Rules()))
     process = worker._process
     assert process is not None and process.transport is not None
     os.kill(process.transport.pid, 9)  # type: ignore[attr-defined]
     with pytest.raises(SourceError, match="died"):
         await asked
-    assert (await worker.digest(None, large(2), JSON, Rules())).document.data == large(2)
+    assert (await worker.digest(None, b"", large(2), JSON, Rules())).document.data == large(2)
 
 
 async def test_cancelling_ends_the_process_and_the_next_question_is_answered(
     worker: Worker,
 ) -> None:
-    asked = Deferred.fromCoroutine(worker.digest(None, large(1, 100_000), JSON, Rules()))
+    asked = Deferred.fromCoroutine(worker.digest(None, b"", large(1, 100_000), JSON, Rules()))
     process = worker._process
     asked.cancel()
     with pytest.raises(CancelledError):
         await asked
     await _ended(process)
-    assert (await worker.digest(None, large(2), JSON, Rules())).document.data == large(2)
+    assert (await worker.digest(None, b"", large(2), JSON, Rules())).document.data == large(2)
 
 
 async def test_ten_megabytes_do_not_hold_the_reactor(worker: Worker) -> None:
     old, new = large(1, 110_000), large(2, 110_000)
     assert len(new) > 9_000_000
-    await worker.digest(None, b"[" + b"1," * INLINE_BYTES + b"1]", JSON, Rules())  # it is running
+    await worker.digest(
+        None, b"", b"[" + b"1," * INLINE_BYTES + b"1]", JSON, Rules()
+    )  # it is running
     longest, last = 0.0, time.perf_counter()
 
     def tick() -> None:
@@ -116,7 +120,7 @@ async def test_ten_megabytes_do_not_hold_the_reactor(worker: Worker) -> None:
 
     loop = LoopingCall(tick)
     ticking = loop.start(0.001)
-    result = await worker.digest(Document(old), new, JSON, Rules())
+    result = await worker.digest(Document(old), b"", new, JSON, Rules())
     loop.stop()
     await ticking
     assert result.payloads[0].name == "patch"
