@@ -8,18 +8,21 @@ clock: what it spends on a pair of documents is bounded by their size.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 
 from pushd.alignment import (
+    TooFarApart,
     TooMuchWork,
     Work,
     align,
+    canonical,
     differences,
     equal,
     increasing,
-    same,
 )
 from pushd.errors import SourceError
 from pushd.event import Document, Json, Payload
@@ -28,10 +31,18 @@ __all__ = ["changes", "equal", "patch"]
 
 _encode = msgspec.json.encode
 
-_WORK = 8_000_000
-"""What any patch may cost, in nanoseconds of an ordinary machine,"""
-_WORK_PER_BYTE = 12
-"""and what it may cost besides for each byte of the document."""
+_WORK = 3_000_000
+"""What any patch may cost, in nanoseconds of an ordinary machine."""
+_WORK_PER_BYTE = 25
+"""What it may cost besides for each byte of the document."""
+_LARGE = 256 * 1024
+"""Documents that have more bytes are expected to be worked on in another process, ..."""
+_WORK_PER_LARGE_BYTE = 80
+"""... where each byte more may cost this."""
+_MOVE = 40
+"""The bytes, at least, of the two events that move an item."""
+_SHOWN = 60
+"""How much of an item's name a reader is shown."""
 
 
 def changes(
@@ -52,17 +63,17 @@ def changes(
         a string or an integer of their own under ``key``.
     """
     whole = (Payload("snapshot", document.data),)
+    if emit == "patch":
+        data = patch(old, new, len(document.data))
+        if data == b"[]":
+            return ()
+        return whole if data is None else (Payload("patch", data),)
     if emit == "items":
         if key is None:
             raise ValueError("items need a key")
         names = _names(new, key)
-        return () if equal(old, new) else _items(old, new, key, names, document) or whole
-    if emit == "snapshot":
-        return () if equal(old, new) else whole
-    data = patch(old, new, len(document.data))
-    if data == b"[]":
-        return ()
-    return whole if data is None else (Payload("patch", data),)
+        return () if equal(old, new) else _items(old, new, names, key, document) or whole
+    return () if equal(old, new) else whole
 
 
 def patch(old: Json, new: Json, max_bytes: int) -> bytes | None:
@@ -75,16 +86,14 @@ def patch(old: Json, new: Json, max_bytes: int) -> bytes | None:
     """
     if equal(old, new):
         return b"[]"
-    writer = _Patch(max_bytes, Work(_WORK + _WORK_PER_BYTE * max_bytes))
+    work = _WORK + _WORK_PER_BYTE * min(max_bytes, _LARGE)
+    work += _WORK_PER_LARGE_BYTE * max(0, max_bytes - _LARGE)
+    writer = _Patch(max_bytes, Work(work))
     try:
-        writer.value(old, new, "")
-    except (_TooLarge, TooMuchWork, RecursionError):
+        writer.document(old, new)
+    except (TooFarApart, TooMuchWork, RecursionError):
         return None
     return b"[" + b",".join(writer.operations) + b"]"
-
-
-class _TooLarge(Exception):
-    """The operations weigh more than what they would change."""
 
 
 class _Patch:
@@ -102,35 +111,55 @@ class _Patch:
         self.limit = limit
         self.work = work
 
+    def document(self, old: Json, new: Json) -> None:
+        """Change a document into a different one."""
+        inside = self._inside(old, new, "", self.limit)
+        least = 2 * len(new) if isinstance(new, dict | list) else 0
+        # To encode a large document, only to see that a small patch is smaller, would cost
+        # as much as all the rest.
+        if not inside or self.size > least:
+            whole = _replace("", new)
+            if not inside or len(whole) + 2 < self.size:
+                self._back_to(0, 1)
+                self._append(whole)
+
     def value(self, old: Json, new: Json, path: str) -> bool:
         """
         Change a value into a different one; returns whether it had to be replaced.
 
         :param path: the JSON Pointer (RFC 6901) to it.
         """
-        whole = _encode({"op": "replace", "path": path, "value": new})
-        self.work.spend(1500 + 4 * len(whole))
-        # A list or an object is changed by operations inside of it, unless these turn out to
-        # weigh more than a replacement would.
-        mark, size, limit = len(self.operations), self.size, self.limit
-        self.limit = min(limit, size + len(whole) + 1)
-        try:
-            if isinstance(old, dict) and isinstance(new, dict):
-                self._object(old, new, path)
-                return False
-            if isinstance(old, list) and isinstance(new, list):
-                self._list(old, new, path)
-                return False
-        except _TooLarge:
-            del self.operations[mark:]
-            self.size = size
-        finally:
-            self.limit = limit
+        whole = _replace(path, new)
+        self.work.spend(500 + 4 * len(whole))
+        if self._inside(old, new, path, len(whole) + 1):
+            return False
         self._append(whole)
         return True
 
+    def _inside(self, old: Json, new: Json, path: str, room: int) -> bool:
+        """Change an object or a list by less than ``room`` bytes; returns whether one could."""
+        count, size, limit = len(self.operations), self.size, self.limit
+        self.limit = min(limit, size + room)
+        try:
+            if isinstance(old, dict) and isinstance(new, dict):
+                self._object(old, new, path)
+            elif isinstance(old, list) and isinstance(new, list):
+                self._list(old, new, path)
+            else:
+                return False
+        except TooFarApart:
+            self._back_to(count, size)
+            return False
+        finally:
+            self.limit = limit
+        return True
+
+    def _back_to(self, count: int, size: int) -> None:
+        del self.operations[count:]
+        self.size = size
+
     def _object(self, old: dict[str, Json], new: dict[str, Json], path: str) -> None:
-        self.work.spend(100 * (len(old) + len(new)))
+        self.work.spend(2500 + 50 * (len(old) + len(new)))
         for key in old:
             if key not in new:
                 self._write({"op": "remove", "path": _pointer(path, key)})
@@ -143,15 +172,15 @@ class _Patch:
                 self._write({"op": "add", "path": _pointer(path, key), "value": value})
 
     def _list(self, old: list[Json], new: list[Json], path: str) -> None:
-        alignment = align(old, new, self.work)
+        # A step or an edit takes at least this: {"op":"remove","path":"/0"},
+        alignment = align(old, new, (self.limit - self.size) // (28 + len(path)), self.work)
         mark = len(self.operations)
         for place, source in alignment.edited.items():
-            before, size = len(self.operations), self.size
+            count, size = len(self.operations), self.size
             replaced = self.value(old[source], new[place], f"{path}/{place}")
             if replaced and place in alignment.moved:
                 # Not worth moving: the one goes and the other comes.
-                del self.operations[before:]
-                self.size = size
+                self._back_to(count, size)
                 alignment.part(place)
         # The paths of the edits are those of the new order, so they come after the steps.
         edits = self.operations[mark:]
@@ -170,13 +199,82 @@ class _Patch:
         self._append(_encode(operation))
 
     def _append(self, operation: bytes) -> None:
-        self.work.spend(1000 + len(operation))
+        self.work.spend(500 + len(operation))
         self.size += len(operation) + 1
         if self.size >= self.limit:
-            raise _TooLarge
+            raise TooFarApart
         self.operations.append(operation)
+
+
+def _replace(path: str, value: Json) -> bytes:
+    return _encode({"op": "replace", "path": path, "value": value})
 
 
 def _pointer(path: str, key: str) -> str:
     """The JSON Pointer to a member of an object. ``~`` is escaped first (RFC 6901, 3)."""
     return f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
+
+
+def _names(document: Json, key: str) -> list[bytes]:
+    """The items' names, encoded: ``1`` and ``"1"`` are two. Raises SourceError."""
+    if not isinstance(document, list) or not all(type(item) is dict for item in document):
+        raise SourceError("The answer is not a list of objects, so it has no items.")
+    items = cast("list[dict[str, Json]]", document)
+    names = [item.get(key) for item in items]
+    if not set(map(type, names)) <= {str, int}:
+        place = next(place for place, name in enumerate(names) if type(name) not in (str, int))
+        lacks = "has neither a string nor an integer as" if key in items[place] else "has no"
+        raise SourceError(f'Item {place + 1} of the answer {lacks} "{key}".')
+    encoded = list(map(canonical, names))
+    if len(set(encoded)) < len(encoded):
+        twice, _ = Counter(encoded).most_common(1)[0]
+        shown = twice.decode()
+        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+        raise SourceError(f'The answer has two items whose "{key}" is {shown}.')
+    return encoded
+
+
+def _items(
+    old: Json, new: Json, names: list[bytes], key: str, document: Document
+) -> tuple[Payload, ...] | None:
+    """The events on items; None if they would weigh no less than the document."""
+    room = len(document.data)
+    events: list[Payload] = []
+    try:
+        old_names = _names(old, key)
+        old_items, new_items = cast("list[Json]", old), cast("list[Json]", new)
+        for event in _item_events(old_items, old_names, new_items, names, room // _MOVE):
+            room -= len(event.data)
+            if room <= 0:
+                return None
+            events.append(event)
+    except (SourceError, TooFarApart, RecursionError):
+        return None
+    return tuple(events)
+
+
+def _item_events(
+    old: list[Json], old_names: list[bytes], new: list[Json], names: list[bytes], most: int
+) -> Iterator[Payload]:
+    """The removes, the updates and the adds; at most so many items may move."""
+    known = dict(zip(old_names, range(len(old_names)), strict=True))
+    places = [place for place, name in enumerate(names) if name in known]
+    sources = [known[names[place]] for place in places]
+    # Of the items that are in both, as many as can stay in their order do.
+    order = increasing(sources, most)
+    places = [places[rank] for rank in order]
+    sources = [sources[rank] for rank in order]
+    stay = set(sources)
+    for source, name in enumerate(old_names):
+        if source not in stay:
+            yield _event("remove", name)
+    for rank in differences([old[source] for source in sources], [new[p] for p in places]):
+        yield _event("update", names[places[rank]], item=new[places[rank]])
+    stay = set(places)
+    for place, name in enumerate(names):
+        if place not in stay:
+            yield _event("add", name, index=place, item=new[place])
+
+
+def _event(kind: str, name: bytes, **members: Json) -> Payload:
+    return Payload(kind, _encode({"key": msgspec.Raw(name), **members}))

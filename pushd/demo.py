@@ -19,6 +19,7 @@ import msgspec
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.web.http import Request
+from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from werkzeug.http import parse_etags
@@ -50,22 +51,22 @@ class Company(NamedTuple):
 
 
 COMPANIES = (
-    Company("ALDR", "Alder Paper", "Materials", 84.20, 0.08, 0.0009),
-    Company("BRKW", "Brookwell Foods", "Consumer", 46.75, 0.10, 0.0008),
-    Company("CDNC", "Cadence Robotics", "Industrials", 212.40, 0.22, 0.0015),
-    Company("DUNE", "Dunelight Solar", "Energy", 31.85, 0.18, 0.0021),
-    Company("EMBR", "Emberline Power", "Utilities", 58.10, 0.07, 0.0007),
-    Company("FJRD", "Fjord Shipping", "Transport", 127.60, 0.10, 0.0011),
-    Company("GLYF", "Glyph Software", "Technology", 318.90, 0.28, 0.0013),
-    Company("HRBP", "Harbor & Pine", "Real estate", 73.35, 0.06, 0.0007),
-    Company("INKW", "Inkwell Media", "Media", 22.48, 0.12, 0.0018),
-    Company("JNVA", "Junova Health", "Health", 141.05, 0.14, 0.0012),
-    Company("KSTR", "Kestrel Air", "Transport", 39.95, 0.15, 0.0016),
-    Company("LMRA", "Lumira Optics", "Technology", 164.25, 0.16, 0.0014),
-    Company("NVRB", "Novara Bank", "Finance", 51.15, 0.13, 0.0009),
-    Company("ORCG", "Orchard Genomics", "Health", 96.70, 0.17, 0.0024),
-    Company("QRTZ", "Quartz Silicon", "Technology", 441.30, 0.30, 0.0017),
-    Company("TDLW", "Tidal Works", "Energy", 17.92, 0.11, 0.0019),
+    Company("ALDR", "Alder Paper", "Materials", 84.20, 0.06, 0.0009),
+    Company("BRKW", "Brookwell Foods", "Consumer", 46.75, 0.08, 0.0008),
+    Company("CDNC", "Cadence Robotics", "Industrials", 212.40, 0.16, 0.0015),
+    Company("DUNE", "Dunelight Solar", "Energy", 31.85, 0.13, 0.0021),
+    Company("EMBR", "Emberline Power", "Utilities", 58.10, 0.05, 0.0007),
+    Company("FJRD", "Fjord Shipping", "Transport", 127.60, 0.08, 0.0011),
+    Company("GLYF", "Glyph Software", "Technology", 318.90, 0.21, 0.0013),
+    Company("HRBP", "Harbor & Pine", "Real estate", 73.35, 0.04, 0.0007),
+    Company("INKW", "Inkwell Media", "Media", 22.48, 0.09, 0.0018),
+    Company("JNVA", "Junova Health", "Health", 141.05, 0.10, 0.0012),
+    Company("KSTR", "Kestrel Air", "Transport", 39.95, 0.11, 0.0016),
+    Company("LMRA", "Lumira Optics", "Technology", 164.25, 0.12, 0.0014),
+    Company("NVRB", "Novara Bank", "Finance", 51.15, 0.09, 0.0009),
+    Company("ORCG", "Orchard Genomics", "Health", 96.70, 0.13, 0.0024),
+    Company("QRTZ", "Quartz Silicon", "Technology", 441.30, 0.23, 0.0017),
+    Company("TDLW", "Tidal Works", "Energy", 17.92, 0.08, 0.0019),
 )
 
 LISTED = 10
@@ -138,9 +139,7 @@ class Market:
         self._chance = chance
         self._moved = now
         shuffled = chance.sample(COMPANIES, len(COMPANIES))
-        self._listed = {
-            company.symbol: Stock(company, chance) for company in shuffled[:LISTED]
-        }
+        self._listed = {company.symbol: Stock(company, chance) for company in shuffled[:LISTED]}
         self._waiting = deque(shuffled[LISTED:])
 
     def advance(self, now: float) -> None:
@@ -188,7 +187,7 @@ class MarketResource(Resource):
         self._market = market
         self._clock = clock
 
-    def render_GET(self, request: Request) -> bytes:
+    def render_GET(self, request: IRequest) -> bytes:
         """The market now."""
         self._market.advance(self._clock.seconds())
         body = msgspec.json.encode({"stocks": self._market.quotes()})
@@ -236,13 +235,11 @@ class Upstream:
 
     def start(self) -> None:
         """Begin to answer."""
-        # Twisted makes a socket of its own from the number, which stays the same.
-        market = Market(random.Random(), self._reactor.seconds())  # noqa: S311  # no secret
+        market = Market(random.Random(), self._reactor.seconds())
         site = _QuietSite(MarketResource(market, self._reactor))
-        self._port = self._reactor.adoptStreamPort(
-            self._socket.fileno(), self._socket.family, site
-        )
-        self._socket.close()
+        # The port is Twisted's from here on, through a descriptor of its own.
+        with self._socket as taken:
+            self._port = self._reactor.adoptStreamPort(taken.fileno(), taken.family, site)
 
     async def stop(self) -> None:
         """Give the port back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from typing import Any
@@ -108,9 +109,19 @@ async def test_cancelling_ends_the_process_and_the_next_question_is_answered(
 async def test_ten_megabytes_do_not_hold_the_reactor(worker: Worker) -> None:
     old, new = large(1, 110_000), large(2, 110_000)
     assert len(new) > 9_000_000
-    await worker.digest(
-        None, b"", b"[" + b"1," * INLINE_BYTES + b"1]", JSON, Rules()
-    )  # it is running
+    turns = []
+    gc.freeze()  # what other tests left behind is not collected in our turns
+    for _ in range(4):
+        longest, result = await _longest_turn(worker.digest(Document(old), b"", new, JSON, Rules()))
+        turns.append(longest)
+        assert result.payloads[0].name == "patch"
+    gc.unfreeze()
+    # The least of several: others may want the processor too.
+    assert min(turns) < 0.02, turns
+
+
+async def _longest_turn(work: Any) -> tuple[float, Any]:
+    """How long the reactor was busy with `work` at most, in seconds, and its result."""
     longest, last = 0.0, time.perf_counter()
 
     def tick() -> None:
@@ -120,9 +131,7 @@ async def test_ten_megabytes_do_not_hold_the_reactor(worker: Worker) -> None:
 
     loop = LoopingCall(tick)
     ticking = loop.start(0.001)
-    result = await worker.digest(Document(old), b"", new, JSON, Rules())
+    result = await work
     loop.stop()
     await ticking
-    assert result.payloads[0].name == "patch"
-    print(f"longest turn {longest * 1000:.1f} ms")
-    assert longest < 0.04, "20 ms, and as much for a busy machine"
+    return longest, result
