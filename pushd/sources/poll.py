@@ -26,8 +26,9 @@ from pushd.interfaces import IHub, ISource
 from pushd.sources import pace
 from pushd.sources.digest import Rules
 from pushd.sources.fetch import Answer, Fetcher
+from pushd.sources.health import Health
 from pushd.sources.worker import Worker
-from pushd.topic import DocumentTopic, State
+from pushd.topic import DocumentTopic
 
 _VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 """RFC 9110, section 13.1: what an answer carries, and how it is asked about."""
@@ -83,15 +84,13 @@ class Poller:
         self._around = around
         self._fetcher = fetcher
         self._on_forgotten = forgotten
+        self._health = Health(topic, around.hub, around.clock, source.patience)
         self._validators: dict[str, str] = {}
         self._mark = b""
         self._failures = 0
         self._not_before = 0.0
-        self._stale_at: float | None = None
         self._loop: LoopingCall | None = None
         self._resting: IDelayedCall | None = None
-        self._staling: IDelayedCall | None = None
-        self._watched = False
         self._in_phase = False
         self._polling: Deferred[None] | None = None
         self._recording = False
@@ -101,18 +100,14 @@ class Poller:
 
     def watched(self) -> None:
         """See :meth:`ISource.watched`."""
-        self._watched = True
         self._in_phase = False
-        self._watch_for_staleness()
+        self._health.watched()
         self._rest(self._not_before - self._around.clock.seconds())
 
     def unwatched(self) -> None:
         """See :meth:`ISource.unwatched`."""
-        self._watched = False
+        self._health.unwatched()
         self._stop()
-        if self._staling is not None:
-            self._staling.cancel()
-            self._staling = None
         # What is being recorded is recorded: the next watcher starts from there.
         if self._polling is not None and not self._recording:
             self._polling.cancel()
@@ -259,10 +254,7 @@ class Poller:
         fresh = pace.fresh_for(_header(answer, "Cache-Control"), _header(answer, "Age"))
         self._failures = 0
         self._not_before = max(began + self._source.every, now + fresh)
-        self._stale_at = now + max(0.0, fresh - self._source.every) + self._source.patience
-        self._tell("ok", None)
-        if self._watched:
-            self._watch_for_staleness()
+        self._health.answered(max(0.0, fresh - self._source.every))
 
     def _failed(self, reason: str, retry_after: float | None) -> None:
         self._failures += 1
@@ -270,34 +262,7 @@ class Poller:
             self._source.every, self._failures, self._source.max_backoff, self._around.chance()
         )
         self._not_before = self._around.clock.seconds() + max(wait, retry_after or 0.0)
-        self._tell("error", reason)
-
-    def _watch_for_staleness(self) -> None:
-        if self._staling is not None:
-            self._staling.cancel()
-            self._staling = None
-        if self._stale_at is not None:
-            wait = self._stale_at - self._around.clock.seconds()
-            if wait > 0:
-                self._staling = self._around.clock.callLater(wait, self._went_stale)
-            else:
-                self._went_stale()
-
-    def _went_stale(self) -> None:
-        self._staling = None
-        if self.topic.status.state == "ok":
-            self._tell("stale", f"No good answer for {self._source.patience:g} s or more.")
-
-    def _tell(self, state: State, reason: str | None) -> None:
-        before = self.topic.status.state
-        if state != before and "error" in (state, before):
-            self.log.info(
-                "source of {topic!r}: {state}. {reason}",
-                topic=self.topic.name,
-                state=state,
-                reason=reason or "",
-            )
-        self._around.hub.tell(self.topic, state, reason)
+        self._health.failed(reason)
 
 
 def _cancelled(failure: Failure) -> None:

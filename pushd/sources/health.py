@@ -1,0 +1,91 @@
+"""
+How a source is doing, as its topic's readers are told it.
+
+A source is ok, or its last answer was of no use (error), or there has been no
+good one for too long (stale). Nothing here polls.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from pushd.interfaces import IHub
+from pushd.topic import DocumentTopic, State
+
+
+class Health:
+    """
+    The health of one topic's source.
+
+    :param patience: seconds without a good answer after which the topic is stale.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, topic: DocumentTopic, hub: IHub, clock: IReactorTime, patience: float
+    ) -> None:
+        self._topic = topic
+        self._hub = hub
+        self._clock = clock
+        self._patience = patience
+        self._watched = False
+        self._stale_at: float | None = None
+        self._waiting: IDelayedCall | None = None
+
+    def watched(self) -> None:
+        """Somebody listens from now on."""
+        self._watched = True
+        self._wait()
+
+    def unwatched(self) -> None:
+        """Nobody listens any more; a source that is not polled is not ill."""
+        self._watched = False
+        self._wait()
+
+    def answered(self, fresh: float) -> None:
+        """
+        There was a good answer.
+
+        :param fresh: seconds for which it said that there will be no other.
+        """
+        self._stale_at = self._clock.seconds() + fresh + self._patience
+        self._tell("ok", None)
+        self._wait()
+
+    def failed(self, reason: str) -> None:
+        """
+        There was none.
+
+        :param reason: a sentence for the readers.
+        """
+        self._tell("error", reason)
+
+    def _wait(self) -> None:
+        """For the moment at which the last good answer will be too old."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        if self._watched and self._stale_at is not None:
+            wait = self._stale_at - self._clock.seconds()
+            if wait > 0:
+                self._waiting = self._clock.callLater(wait, self._went_stale)
+            else:
+                self._went_stale()
+
+    def _went_stale(self) -> None:
+        self._waiting = None
+        if self._topic.status.state == "ok":
+            self._tell("stale", f"No good answer for {self._patience:g} s or more.")
+
+    def _tell(self, state: State, reason: str | None) -> None:
+        before = self._topic.status.state
+        if state != before and "error" in (state, before):
+            self.log.info(
+                "source of {topic!r}: {state}. {reason}",
+                topic=self._topic.name,
+                state=state,
+                reason=reason or "",
+            )
+        self._hub.tell(self._topic, state, reason)

@@ -1,0 +1,68 @@
+"""How a source is doing: ok, error, stale, and when each is told."""
+
+from __future__ import annotations
+
+import pytest
+from house import House
+
+from pushd.sources.health import Health
+from pushd.topic import DocumentTopic
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+@pytest.fixture
+def topic(house: House) -> DocumentTopic:
+    return house.document("d")
+
+
+@pytest.fixture
+def health(house: House, topic: DocumentTopic) -> Health:
+    return Health(topic, house.hub, house.clock, patience=5.0)
+
+
+def test_a_source_that_never_answered_is_not_stale(
+    house: House, topic: DocumentTopic, health: Health
+) -> None:
+    health.watched()
+    house.clock.advance(1000)
+    assert topic.status.state == "ok"
+
+
+def test_a_source_is_stale_when_its_last_good_answer_is_too_old(
+    house: House, topic: DocumentTopic, health: Health
+) -> None:
+    health.watched()
+    health.answered(fresh=10)
+    house.clock.advance(14)
+    assert topic.status.state == "ok"
+    house.clock.advance(1)
+    assert (topic.status.state, topic.status.reason) == ("stale", "No good answer for 5 s or more.")
+    health.answered(fresh=0)
+    assert topic.status.state == "ok"
+
+
+def test_an_error_is_not_made_milder_by_its_age(
+    house: House, topic: DocumentTopic, health: Health
+) -> None:
+    health.watched()
+    health.answered(fresh=0)
+    health.failed("Why.")
+    house.clock.advance(100)
+    assert (topic.status.state, topic.status.reason) == ("error", "Why.")
+
+
+def test_nobody_is_told_while_nobody_listens(
+    house: House, topic: DocumentTopic, health: Health
+) -> None:
+    health.watched()
+    health.answered(fresh=0)
+    health.unwatched()
+    house.clock.advance(100)
+    assert topic.status.state == "ok"
+    assert house.clock.getDelayedCalls() == []
+    health.watched()
+    assert topic.status.state == "stale"
