@@ -64,7 +64,7 @@ class Feeds:
         for feed in tuple(self._feeds.values()):
             feed.flush()
             for member in tuple(feed.members):
-                member.finish()
+                member.cut()
 
     def drop(self, feed: Feed) -> None:
         """The last reader of `feed` has left."""
@@ -240,6 +240,11 @@ class Subscription:
         self.leave()
         self.subscriber.finish()
 
+    def cut(self) -> None:
+        """There is nothing more to be had here, for now."""
+        self.leave()
+        self.subscriber.cut()
+
     def pull(self, page: Page | None = None) -> None:
         """Give the client what it missed, as much as it takes; then it is live."""
         while self._cursor is not None and not self._paused and not self._gone:
@@ -279,4 +284,4 @@ class Subscription:
         self._asking = False
         self.log.failure("history cannot be read; a client is sent away", failure)
         if not self._gone:
-            self.finish()
+            self.cut()

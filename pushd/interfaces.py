@@ -109,7 +109,10 @@ class ISubscriber(Interface):
         """Send bytes. May lead to :meth:`Subscription.pause` before it returns."""
 
     def finish() -> None:
-        """There will be no more."""
+        """There will be no more: the topic has ended."""
+
+    def cut() -> None:
+        """There will be no more from here, but the client should come back."""
 
 
 class IHub(Interface):

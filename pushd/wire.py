@@ -21,6 +21,9 @@ import msgspec
 
 from pushd.event import Payload
 
+_LINE_BREAKS_OF_PYTHON = tuple(
+    (character.encode(), b"\\u%04x" % ord(character)) for character in "\u0085\u2028\u2029"
+)
 _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 
 
@@ -78,6 +81,15 @@ def sse_retry(seconds: float) -> bytes:
     return b"retry: %d\n" % round(seconds * 1000)
 
 
+SSE_HELLO = b":\nevent: hello\ndata: {}\n"
+"""
+The beginning of a stream for clients that ask for it; a `retry:` and an empty
+line follow. WebKit and npm eventsource 2 glue what is left of an event that
+was cut off to the next connection's first: the comment ends the leftover's
+line, and the name sends it where nobody listens.
+"""
+
+
 def _sse_block(name: str | None, data: bytes | None, id: str | None) -> bytes:
     """
     One block. CR, CRLF and LF in `data` all reach the client as LF: SSE can
@@ -101,7 +113,20 @@ def _sse(frame: Frame) -> bytes:
     payload = frame.payload
     if payload is None:
         return _sse_block(None, None, frame.id)
-    return _sse_block(payload.name, payload.data, frame.id)
+    return _sse_block(payload.name, _escaped(payload), frame.id)
+
+
+def _escaped(payload: Payload) -> bytes:
+    """
+    Data without the characters that Python's splitlines takes for line breaks,
+    as two PyPI clients do. They can only be in strings; text cannot be helped.
+    """
+    data = payload.data
+    if payload.is_json:
+        for character, escape in _LINE_BREAKS_OF_PYTHON:
+            if character in data:
+                data = data.replace(character, escape)
+    return data
 
 
 def _sse_with_topic(frame: Frame) -> bytes:
@@ -109,7 +134,19 @@ def _sse_with_topic(frame: Frame) -> bytes:
     if payload is None:
         return _sse_block(None, None, frame.id)
     envelope = b'{"topic":%b,"data":%b}' % (msgspec.json.encode(frame.topic), as_json(payload))
-    return _sse_block(payload.name, envelope, frame.id)
+    return _sse_block(payload.name, _escaped(Payload(None, envelope)), frame.id)
+
+
+def _sse_hello(frame: Frame) -> bytes:
+    if frame.payload is None:
+        return _sse_block("hello", b"{}", frame.id)
+    return _sse(frame)
+
+
+def _sse_hello_with_topic(frame: Frame) -> bytes:
+    if frame.payload is None:
+        return _sse_block("hello", b"{}", frame.id)
+    return _sse_with_topic(frame)
 
 
 SSE = WireFormat("sse", _sse, b":\n")
@@ -117,6 +154,15 @@ SSE = WireFormat("sse", _sse, b":\n")
 
 SSE_WITH_TOPIC = WireFormat("sse+topic", _sse_with_topic, b":\n")
 """Several topics: ``data:`` is ``{"topic": ..., "data": ...}``."""
+
+HELLO = {
+    SSE.name: WireFormat("sse hello", _sse_hello, b":\n"),
+    SSE_WITH_TOPIC.name: WireFormat("sse+topic hello", _sse_hello_with_topic, b":\n"),
+}
+"""
+The same for clients that ask to be greeted: a block that only tells a position
+is an event. Firefox, WebKit and most libraries ignore an id without data.
+"""
 
 
 def as_json(payload: Payload) -> bytes:

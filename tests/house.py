@@ -117,6 +117,8 @@ class Client:
         self.finished = True
         self.subscription = None
 
+    cut = finish
+
     def receive(self, size: int | None = None) -> Client:
         """Take what has been sent, or the first `size` bytes of it."""
         data, self.buffer = self.buffer[:size], b"" if size is None else self.buffer[size:]

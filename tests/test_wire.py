@@ -48,6 +48,17 @@ def test_a_frame_looks_like_this(frame: Frame, bare: bytes, envelope: bytes | No
         assert frame.on(SSE_WITH_TOPIC) == envelope
 
 
+def test_json_has_no_line_breaks_of_any_kind() -> None:
+    odd = "\u0085\u2028\u2029"
+    frame = Frame("t", Payload("n", f'"{odd}"'.encode()), None)
+    for wire_format in (SSE, SSE_WITH_TOPIC):
+        encoded = frame.on(wire_format)
+        assert len(encoded.decode().splitlines()) == 3
+        (received,) = Parser().feed(encoded)
+        data = received.json
+        assert (data["data"] if isinstance(data, dict) else data) == odd
+
+
 def test_a_frame_is_encoded_once_for_each_wire_format() -> None:
     frame = Frame("a", JSON, "e-1")
     assert frame.on(SSE) is frame.on(SSE)

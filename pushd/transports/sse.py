@@ -37,17 +37,23 @@ class SSEStream:
     """
     :param request: answered by this stream from here on.
     :param retry: seconds after which the client is to come back if it drops.
+    :param hello: whether the client wants to be greeted.
     """
 
-    def __init__(self, request: Request, retry: float) -> None:
+    def __init__(self, request: Request, retry: float, hello: bool) -> None:
         self._request = request
+        self._hello = hello
         self._first = wire.sse_retry(retry)
+        if hello:
+            self._first = wire.SSE_HELLO + self._first + b"\n"
         self._subscription: Subscription | None = None
 
     def open(
         self, feeds: Feeds, topics: Sequence[Topic], format: WireFormat, given: str | None
     ) -> None:
         """Subscribe; see :meth:`Feeds.subscribe`."""
+        if self._hello:
+            format = wire.HELLO[format.name]
         subscription = feeds.subscribe(topics, format, self, given)
         self._subscription = subscription
         self._request.notifyFinish().addErrback(self._left, subscription)
@@ -74,6 +80,15 @@ class SSEStream:
         self._subscription = None
         self._request.unregisterProducer()
         self._request.finish()
+
+    def cut(self) -> None:
+        """
+        See :meth:`ISubscriber.cut`. The body has no end: fetch-event-source
+        takes one for the end of it all, and does not come back.
+        """
+        self._subscription = None
+        self._request.unregisterProducer()
+        self._request.loseConnection()
 
     # What the transport says.
 

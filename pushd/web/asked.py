@@ -58,11 +58,11 @@ def last_event_id(request: IRequest) -> str | None:
     return given or None
 
 
-def chunked(request: IRequest, default: bool) -> bool:
-    """Whether the body may be chunked. Raises ClientError."""
-    value = parameter(request, "chunked")
+def switch(request: IRequest, name: str, default: bool) -> bool:
+    """A query parameter that is 0 or 1. Raises ClientError."""
+    value = parameter(request, name)
     if value not in (None, "0", "1"):
-        raise ClientError(400, "chunked is 0 or 1.", parameter="chunked")
+        raise ClientError(400, f"{name} is 0 or 1.", parameter=name)
     return default if value is None else value == "1"
 
 

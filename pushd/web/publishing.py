@@ -19,6 +19,14 @@ from pushd.web.site import PushRequest
 LONGEST_EVENT = 128
 """How many characters the name of an event may have."""
 
+_TAKEN = {
+    "gap": "what pushd calls lost messages",
+    "hello": "how pushd greets clients",
+    "open": "what EventSource tells of itself",
+    "error": "what EventSource tells of itself",
+}
+"""Names of events that a page could not tell from others."""
+
 _UNSENDABLE = re.compile(r"[\r\n\0]")
 """What would end an SSE field before its time, or make an id be ignored."""
 
@@ -82,8 +90,8 @@ def _event_name(request: IRequest) -> str | None:
             f"An event's name has at most {LONGEST_EVENT} characters and no CR, LF or NUL.",
             parameter="event",
         )
-    if name == "gap":
-        raise ClientError(400, "'gap' is what pushd calls lost messages.", parameter="event")
+    if name in _TAKEN:
+        raise ClientError(400, f"{name!r} is {_TAKEN[name]}.", parameter="event")
     return name
 
 

@@ -63,6 +63,7 @@ class Reading:
 
     async def events(self, request: IRequest) -> Resource | bytes:
         """``GET /events?topic=a&topic=b``. Raises ClientError."""
+        request.responseHeaders.addRawHeader("Vary", "Accept")
         asked.representation(request, (asked.EVENT_STREAM,))
         given = asked.headers(request, self._catalogue.forwardable)
         names = dict.fromkeys(asked.parameters(request, "topic"))
@@ -77,7 +78,8 @@ class Reading:
     ) -> Resource | bytes:
         assert isinstance(request, PushRequest)
         client = asked.client(request)
-        chunked = asked.chunked(request, self._server.chunked)
+        chunked = asked.switch(request, "chunked", self._server.chunked)
+        hello = asked.switch(request, "hello", False)
         for name, value in HEADERS.items():
             request.setHeader(name, value)
         if request.method == b"HEAD":
@@ -89,7 +91,7 @@ class Reading:
                 "{client} reads {topics}", client=client, topics=[t.name for t in topics]
             )
         retry = self._server.retry + self._server.retry_spread * self._chance()
-        stream = SSEStream(request, retry)
+        stream = SSEStream(request, retry, hello)
         return _Stream(
             lambda: stream.open(self._feeds, topics, format, asked.last_event_id(request))
         )

@@ -17,7 +17,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import provider
 
-_NO_SECRET = frozenset({"topic", "lastEventId", "client", "chunked", "wait", "event"})
+_NO_SECRET = frozenset({"topic", "lastEventId", "client", "chunked", "hello", "wait", "event"})
 """Query parameters whose values may be logged; ``access_token`` and ``header`` may not."""
 
 

@@ -39,7 +39,8 @@ def test_sigterm_ends_streams_and_the_daemon(tmp_path: Path) -> None:
     with pushd(tmp_path) as daemon, daemon.stream(tmp_path, "/topics/stocks") as curl:
         wait_until(lambda: "id:" in curl.written)
         daemon.process.end(signal.SIGTERM)
-        assert curl.popen.wait(5) == 0, "the response ended properly"
+        cut_off = 18
+        assert curl.popen.wait(5) == cut_off, "or some clients would take it for the end of it all"
         assert "Traceback" not in daemon.process.written
         assert "Unhandled" not in daemon.process.written
 

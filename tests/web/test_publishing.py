@@ -66,6 +66,7 @@ async def test_data_of_any_kind_arrives(body: bytes, kind: str, data: str) -> No
         ("news?event=a%0d", b"1", {}, 400, "event"),
         ("news?event=a%00", b"1", {}, 400, "event"),
         ("news?event=gap", b"1", {}, 400, "event"),
+        ("news?event=error", b"1", {}, 400, "event"),
         ("news?id=1%0a", b"1", {}, 400, "id"),
         ("news", b"{", {}, 400, None),
         ("news", b"", {}, 400, None),

@@ -98,6 +98,24 @@ async def test_the_first_block_carries_the_reconnection_time_and_an_id(api: Api)
         assert len(times) > 1
 
 
+@pytest.mark.parametrize("target", ["/topics/news?hello=1", "/events?topic=news&hello=1"])
+async def test_a_client_may_ask_to_be_greeted(api: Api, target: str) -> None:
+    async with api.upstream, api.serve() as served:
+        stream = await served.stream(target)
+        pattern = (
+            rb":\nevent: hello\ndata: {}\nretry: \d+\n\n"
+            rb"event: hello\ndata: {}\nid: ([0-9a-z]+-0)\n\n"
+        )
+        await until(lambda: re.fullmatch(pattern, stream.body))
+        await served.publish("news", b"1")
+        await until(lambda: b"data: {}" in stream.body)
+        last = re.fullmatch(pattern, stream.body[: stream.body.index(b"\n\n", 60) + 2])
+        assert last
+        again = await served.stream(target, last_event_id=last[1].decode())
+        await until(lambda: b"-1\n\n" in again.body)
+        assert again.body.count(b"hello") == 1
+
+
 async def test_a_quiet_stream_beats(api: Api) -> None:
     async with api.upstream, api.serve(heartbeat=0.05) as served:
         stream = await served.stream("/topics/news")
@@ -276,6 +294,7 @@ async def test_clients_with_other_credentials_see_other_topics(api: Api) -> None
         ("/events?topic=", 404, "topic"),
         ("/events?topic=stocks&topic=nope", 404, "topic"),
         ("/topics/stocks?chunked=2", 400, "chunked"),
+        ("/topics/stocks?hello=yes", 400, "hello"),
         ("/topics/stocks?client=" + "x" * 129, 400, "client"),
         ("/topics/stocks?client=a%0ab", 400, "client"),
         ("/topics/stocks?header=nonsense", 400, "header"),
