@@ -13,8 +13,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Iterator
-from itertools import accumulate, compress, islice
-from operator import eq, lt
+from itertools import accumulate, islice
+from operator import lt
 from typing import Literal, TypeAlias, cast
 
 import msgspec
@@ -46,6 +46,8 @@ _EDITS = 100
 """How far apart two lists may be for a shortest edit script, which costs its square."""
 _BLOCK = 256
 """How many elements are compared at a time once a run of equal ones has begun."""
+_PAGE = 64
+"""How many pairs are compared at once, as most are equal."""
 _FIELDS = 16
 """How many fields of an element are looked at."""
 _ROUNDS = 3
@@ -108,13 +110,28 @@ def same(old: Json, new: Json) -> bool:
     return old == new and canonical(old) == canonical(new)
 
 
-def differences(olds: list[Json], news: list[Json]) -> list[int]:
-    """The places at which two lists of the same length differ. May raise RecursionError."""
-    alike = list(map(eq, olds, news))
-    # All that look equal are compared at once: that they are not is rare.
-    if canonical(list(compress(olds, alike))) != canonical(list(compress(news, alike))):
-        alike = list(map(eq, map(canonical, olds), map(canonical, news)))
-    return [place for place, is_alike in enumerate(alike) if not is_alike]
+def differences(olds: list[Json], news: list[Json], most: int, work: Work) -> list[int]:
+    """
+    The places at which two lists of the same length differ.
+
+    Raises TooFarApart if there are more than ``most``, TooMuchWork, and RecursionError as
+    :func:`same`.
+    """
+    found: list[int] = []
+    for start in range(0, len(olds), _PAGE):
+        old_page, new_page = olds[start : start + _PAGE], news[start : start + _PAGE]
+        work.spend(500)
+        if same(old_page, new_page):
+            continue
+        if len(old_page) > 1:
+            work.spend(150 * len(old_page))
+            pairs = zip(old_page, new_page, strict=True)
+            found += [start + place for place, pair in enumerate(pairs) if not same(*pair)]
+        else:
+            found.append(start)
+        if len(found) > most:
+            raise TooFarApart
+    return found
 
 
 def _equal_by_levels(old: Json, new: Json) -> bool:
@@ -214,9 +231,8 @@ def align(old: list[Json], new: list[Json], most: int, work: Work) -> Alignment:
     if abs(len(old) - len(new)) > most:
         raise TooFarApart
     if len(old) == len(new):
-        work.spend(20 * (len(old) + len(new)))
-        changed = differences(old, new)
-        if _in_place(old, new, changed, work):
+        changed = _changed_in_place(old, new, most, work)
+        if changed is not None:
             return Alignment([], {}, dict(zip(changed, changed, strict=True)), [], [])
     head = _common(old, new)
     old, new = old[head:], new[head:]
@@ -255,18 +271,23 @@ def increasing(numbers: list[int], most: int) -> list[int]:
     return found[::-1]
 
 
-def _in_place(old: list[Json], new: list[Json], changed: list[int], work: Work) -> bool:
-    """Whether no element has changed its place, as far as one can see."""
+def _changed_in_place(old: list[Json], new: list[Json], most: int, work: Work) -> list[int] | None:
+    """The places that differ; None if elements seem to have changed theirs."""
+    try:
+        changed = differences(old, new, most, work)
+    except TooFarApart:
+        return None
     if len(changed) == 1:
-        return True
+        return changed
     # Where elements have shifted, the first few show it already.
     for places in (changed[:_SAMPLE], changed)[: 1 if len(changed) <= _SAMPLE else 2]:
         work.spend(3000 + 150 * len(places))
         gone = {canonical(old[place]) for place in places}
+        work.spend(4 * sum(map(len, gone)))
         if not gone.isdisjoint(canonical(new[place]) for place in places):
-            return False
+            return None
     pairs = _named(old, new, (changed, changed), work)
-    return all(place == source for place, source in pairs.items())
+    return changed if all(place == source for place, source in pairs.items()) else None
 
 
 def _common(old: list[Json], new: list[Json]) -> int:
@@ -316,7 +337,7 @@ def _align(old: list[Json], new: list[Json], head: int, most: int, work: Work) -
 def _unmoved(old: list[bytes], new: list[bytes], most: int, work: Work) -> list[Run]:
     """The runs of equal elements that are in the same order in both lists."""
     # Edit scripts have a purse of their own: without one there may still be a good alignment.
-    purse = Work(work.left // 4)
+    purse = Work(work.left // 2)
     work.left -= purse.left
     edits = min(_EDITS, 2 * most)  # taking out and putting in may end as one step
     runs = _script(old, new, edits, purse)

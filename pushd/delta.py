@@ -33,14 +33,16 @@ _encode = msgspec.json.encode
 
 _WORK = 3_000_000
 """What any patch may cost, in nanoseconds of an ordinary machine."""
-_WORK_PER_BYTE = 25
+_WORK_PER_BYTE = 20
 """What it may cost besides for each byte of the document."""
 _LARGE = 256 * 1024
 """Documents that have more bytes are expected to be worked on in another process, ..."""
 _WORK_PER_LARGE_BYTE = 80
 """... where each byte more may cost this."""
 _MOVE = 40
-"""The bytes, at least, of the two events that move an item."""
+"""The bytes, at least, of the events that move an item: {"key":1}, and then to add it."""
+_UPDATE = 20
+"""The bytes, at least, of the event that updates one: {"key":1,"item":{"":1}}."""
 _SHOWN = 60
 """How much of an item's name a reader is shown."""
 
@@ -72,7 +74,9 @@ def changes(
         if key is None:
             raise ValueError("items need a key")
         names = _names(new, key)
-        return () if equal(old, new) else _items(old, new, names, key, document) or whole
+        if equal(old, new):
+            return ()
+        return _items(old, cast("list[Json]", new), names, key, len(document.data)) or whole
     return () if equal(old, new) else whole
 
 
@@ -84,16 +88,18 @@ def patch(old: Json, new: Json, max_bytes: int) -> bytes | None:
     :returns: JSON; None if it would not be smaller than ``max_bytes``, or would be too much
         work to find: then the document had better be sent whole.
     """
-    if equal(old, new):
-        return b"[]"
-    work = _WORK + _WORK_PER_BYTE * min(max_bytes, _LARGE)
-    work += _WORK_PER_LARGE_BYTE * max(0, max_bytes - _LARGE)
-    writer = _Patch(max_bytes, Work(work))
+    writer = _Patch(max_bytes, _work_for(max_bytes))
     try:
         writer.document(old, new)
     except (TooFarApart, TooMuchWork, RecursionError):
-        return None
+        return b"[]" if equal(old, new) else None
     return b"[" + b",".join(writer.operations) + b"]"
+
+
+def _work_for(size: int) -> Work:
+    """The work that a document of so many bytes is worth."""
+    extra = max(0, size - _LARGE)
+    return Work(_WORK + _WORK_PER_BYTE * (size - extra) + _WORK_PER_LARGE_BYTE * extra)
 
 
 class _Patch:
@@ -112,11 +118,13 @@ class _Patch:
         self.work = work
 
     def document(self, old: Json, new: Json) -> None:
-        """Change a document into a different one."""
+        """Change a document into another, or into itself."""
         inside = self._inside(old, new, "", self.limit)
+        if not inside and equal(old, new):
+            return
+        # A large document is not encoded only to see that a small patch is smaller: that would
+        # cost as much as all the rest.
         least = 2 * len(new) if isinstance(new, dict | list) else 0
-        # To encode a large document, only to see that a small patch is smaller, would cost
-        # as much as all the rest.
         if not inside or self.size > least:
             whole = _replace("", new)
             if not inside or len(whole) + 2 < self.size:
@@ -154,6 +162,10 @@ class _Patch:
             self.limit = limit
         return True
 
+    def _most(self, path: str) -> int:
+        """How many operations on a container there is room for: {"op":"remove","path":"/0"},"""
+        return (self.limit - self.size) // (28 + len(path))
+
     def _back_to(self, count: int, size: int) -> None:
         del self.operations[count:]
         self.size = size
@@ -164,7 +176,8 @@ class _Patch:
             if key not in new:
                 self._write({"op": "remove", "path": _pointer(path, key)})
         shared = [key for key in new if key in old]
-        for place in differences([old[key] for key in shared], [new[key] for key in shared]):
+        olds, news = [old[key] for key in shared], [new[key] for key in shared]
+        for place in differences(olds, news, self._most(path), self.work):
             key = shared[place]
             self.value(old[key], new[key], _pointer(path, key))
         for key, value in new.items():
@@ -172,8 +185,7 @@ class _Patch:
                 self._write({"op": "add", "path": _pointer(path, key), "value": value})
 
     def _list(self, old: list[Json], new: list[Json], path: str) -> None:
-        # A step or an edit takes at least this: {"op":"remove","path":"/0"},
-        alignment = align(old, new, (self.limit - self.size) // (28 + len(path)), self.work)
+        alignment = align(old, new, self._most(path), self.work)
         mark = len(self.operations)
         for place, source in alignment.edited.items():
             count, size = len(self.operations), self.size
@@ -235,40 +247,41 @@ def _names(document: Json, key: str) -> list[bytes]:
 
 
 def _items(
-    old: Json, new: Json, names: list[bytes], key: str, document: Document
+    old: Json, new: list[Json], names: list[bytes], key: str, room: int
 ) -> tuple[Payload, ...] | None:
-    """The events on items; None if they would weigh no less than the document."""
-    room = len(document.data)
+    """The events on items; None if they would weigh ``room`` bytes or more."""
     events: list[Payload] = []
+    size = 0
     try:
-        old_names = _names(old, key)
-        old_items, new_items = cast("list[Json]", old), cast("list[Json]", new)
-        for event in _item_events(old_items, old_names, new_items, names, room // _MOVE):
-            room -= len(event.data)
-            if room <= 0:
-                return None
+        for event in _item_events(old, new, names, key, room):
             events.append(event)
-    except (SourceError, TooFarApart, RecursionError):
-        return None
+            size += len(event.data)
+            if size >= room:
+                return None
+    except (SourceError, TooFarApart, TooMuchWork, RecursionError):
+        return None  # a SourceError: what there was could not be taken for items
     return tuple(events)
 
 
 def _item_events(
-    old: list[Json], old_names: list[bytes], new: list[Json], names: list[bytes], most: int
+    old: Json, new: list[Json], names: list[bytes], key: str, room: int
 ) -> Iterator[Payload]:
-    """The removes, the updates and the adds; at most so many items may move."""
+    """The removes, then the updates, then the adds, each by ascending place."""
+    old_names = _names(old, key)
+    old = cast("list[Json]", old)
     known = dict(zip(old_names, range(len(old_names)), strict=True))
     places = [place for place, name in enumerate(names) if name in known]
     sources = [known[names[place]] for place in places]
     # Of the items that are in both, as many as can stay in their order do.
-    order = increasing(sources, most)
+    order = increasing(sources, room // _MOVE)
     places = [places[rank] for rank in order]
     sources = [sources[rank] for rank in order]
     stay = set(sources)
     for source, name in enumerate(old_names):
         if source not in stay:
             yield _event("remove", name)
-    for rank in differences([old[source] for source in sources], [new[p] for p in places]):
+    olds, news = [old[source] for source in sources], [new[place] for place in places]
+    for rank in differences(olds, news, room // _UPDATE, _work_for(room)):
         yield _event("update", names[places[rank]], item=new[places[rank]])
     stay = set(places)
     for place, name in enumerate(names):

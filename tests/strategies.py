@@ -17,40 +17,54 @@ from hypothesis import strategies as st
 from pushd.event import Json
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
-
-KEYS: st.SearchStrategy[str] = (
-    st.sampled_from(["", "a", "b", "id", "0", "1", "01", "-", "~", "/", "~0", "~1", "a/b", "é"])
-    | _TEXT
+_KEYS = _TEXT | st.sampled_from(
+    ["", "a", "b", "id", "0", "1", "01", "-", "~", "/", "~0", "~1", "a/b", "é"]
 )
-"""Names of members."""
-
-SCALARS: st.SearchStrategy[Json] = (
+_SCALARS = (
     st.sampled_from([None, True, False, 0, 1, 0.0, 1.0, -0.0, "", "1", "a", 2**53, 2**64])
     | st.integers(-(2**70), 2**70)
     | st.floats(allow_nan=False, allow_infinity=False)
     | _TEXT
 )
-"""Values without others inside."""
 
 
-def documents() -> st.SearchStrategy[Json]:
-    """Any JSON value; lists and objects of like elements are more frequent than by chance."""
-    return st.recursive(
-        SCALARS,
-        lambda inner: (
-            st.lists(inner, max_size=8)
-            | st.dictionaries(KEYS, inner, max_size=5)
-            | items("id", inner)
-        ),
-        max_leaves=25,
-    )
+# Composites, as strategies that are built of many others have names as long as a page.
 
 
-def items(key: str, values: st.SearchStrategy[Json] = SCALARS) -> st.SearchStrategy[Json]:
+@st.composite
+def keys(draw: st.DrawFn) -> str:
+    """The name of a member."""
+    return draw(_KEYS)
+
+
+@st.composite
+def scalars(draw: st.DrawFn) -> Json:
+    """A value without others inside."""
+    return draw(_SCALARS)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Json:
+    """Any JSON value; lists of like objects are more frequent than by chance."""
+    return draw(_DOCUMENTS)
+
+
+@st.composite
+def items(draw: st.DrawFn, key: str) -> list[dict[str, Json]]:
     """A list of objects that each have a string or an integer of their own under ``key``."""
     names = st.integers(0, 20) | st.sampled_from(["0", "1", "a", "b", "~", ""])
-    members = st.fixed_dictionaries({key: names}, optional={"b": values, "c": values})
-    return st.lists(members, max_size=10, unique_by=lambda item: repr(item[key]))
+    found = draw(st.lists(names, max_size=10, unique_by=repr))
+    members = st.dictionaries(st.sampled_from("bc"), scalars())
+    return [{key: name, **draw(members)} for name in found]
+
+
+_DOCUMENTS: st.SearchStrategy[Json] = st.recursive(
+    scalars(),
+    lambda inner: (
+        st.lists(inner, max_size=8) | st.dictionaries(keys(), inner, max_size=5) | items("id")
+    ),
+    max_leaves=12,
+)
 
 
 @st.composite
@@ -106,13 +120,13 @@ def _shuffle(draw: st.DrawFn, value: list[Json]) -> Json:
 
 
 def _set(draw: st.DrawFn, value: dict[str, Json]) -> Json:
-    value[draw(KEYS)] = draw(documents())
+    value[draw(_KEYS)] = draw(documents())
     return value
 
 
 def _rename(draw: st.DrawFn, value: dict[str, Json]) -> Json:
     if value:
-        value[draw(KEYS)] = value.pop(draw(st.sampled_from(list(value))))
+        value[draw(_KEYS)] = value.pop(draw(st.sampled_from(list(value))))
     return value
 
 
