@@ -337,7 +337,7 @@ def _align(old: list[Json], new: list[Json], head: int, most: int, work: Work) -
 def _unmoved(old: list[bytes], new: list[bytes], most: int, work: Work) -> list[Run]:
     """The runs of equal elements that are in the same order in both lists."""
     # Edit scripts have a purse of their own: without one there may still be a good alignment.
-    purse = Work(work.left // 2)
+    purse = Work(work.left // 4)
     work.left -= purse.left
     edits = min(_EDITS, 2 * most)  # taking out and putting in may end as one step
     runs = _script(old, new, edits, purse)

@@ -30,6 +30,9 @@ Name = Annotated[str, Meta(min_length=1)]
 
 _VARIABLE = re.compile(r"\$(\$)?\{([^}]*)\}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/A-Z\s]+")
+"""What browsers send as Origin (RFC 6454, section 6.2)."""
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name (RFC 9110, section 5.6.2)."""
 
@@ -168,8 +171,15 @@ def parse(text: str, environment: Mapping[str, str] = os.environ) -> Config:
     for name in tree:
         if name not in Config.__struct_fields__:
             raise ConfigError(f"unknown section [{name}]{_nearest(name, Config.__struct_fields__)}")
+    server = _section(tree.get("server", {}), Server, "server")
+    for origin in server.cors_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"server.cors_origins: {origin!r} is no origin: "
+                'scheme://host or scheme://host:port, in lower case and without a path; or "*"'
+            )
     return Config(
-        server=_section(tree.get("server", {}), Server, "server"),
+        server=server,
         history=_section(tree.get("history", {}), History, "history"),
         publish=_section(tree.get("publish", {}), Publish, "publish"),
         sources=_sources(tree.get("sources", {})),

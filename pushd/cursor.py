@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pushd import wire
-from pushd.event import Event, Payload, Position
+from pushd.event import Event, Payload, Position, mark
 from pushd.topic import OLDER, RESET, DocumentTopic, MessageTopic, Topic, public_name
 from pushd.wire import Frame
 
@@ -78,20 +78,29 @@ class Older(msgspec.Struct, frozen=True):
     after: int
 
 
-def arrive(topics: Sequence[Topic], given: str | None, epoch: str, head: int) -> Cursor:
+def documents(topics: Sequence[Topic]) -> frozenset[str]:
+    """The keys of the document topics among `topics`."""
+    return frozenset(topic.key for topic in topics if isinstance(topic, DocumentTopic))
+
+
+def arrive(
+    topics: Sequence[Topic], given: str | None, epoch: str, head: int, newest: int
+) -> Cursor:
     """
     The place of a reader that has just come.
 
     :param given: its last event id; None if it has none.
     :param head: the seq of the newest event of the hub.
+    :param newest: that of the newest event of `topics`, or any between the two.
     """
-    documents = frozenset(topic.key for topic in topics if isinstance(topic, DocumentTopic))
+    owed = documents(topics)
     if given is None:
-        return Cursor(head, documents)
+        return Cursor(newest, owed)
     position = Position.parse(given)
     if position is None or position.epoch != epoch or position.seq > head:
-        return Cursor(0, documents, lost=given)
-    return Cursor(position.seq, documents if position.whole else frozenset())
+        return Cursor(0, owed, lost=given)
+    vouched = position.mark == mark(owed) and not position.whole
+    return Cursor(position.seq, frozenset() if vouched else owed)
 
 
 def advance(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import cast
 
 import msgspec
@@ -39,10 +40,10 @@ _LARGE = 256 * 1024
 """Documents that have more bytes are expected to be worked on in another process, ..."""
 _WORK_PER_LARGE_BYTE = 80
 """... where each byte more may cost this."""
-_MOVE = 40
-"""The bytes, at least, of the events that move an item: {"key":1}, and then to add it."""
-_UPDATE = 20
-"""The bytes, at least, of the event that updates one: {"key":1,"item":{"":1}}."""
+_REMOVE = len('{"key":1}')
+"""The bytes of an event on an item, at least. In the others the item holds the key's name, too."""
+_UPDATE = len('{"key":1,"item":{"":1}}')
+_ADD = len('{"key":1,"index":0,"item":{"":1}}')
 _SHOWN = 60
 """How much of an item's name a reader is shown."""
 
@@ -229,14 +230,18 @@ def _pointer(path: str, key: str) -> str:
 
 def _names(document: Json, key: str) -> list[bytes]:
     """The items' names, encoded: ``1`` and ``"1"`` are two. Raises SourceError."""
-    if not isinstance(document, list) or not all(type(item) is dict for item in document):
+    if not isinstance(document, list) or not set(map(type, document)) <= {dict}:
         raise SourceError("The answer is not a list of objects, so it has no items.")
     items = cast("list[dict[str, Json]]", document)
-    names = [item.get(key) for item in items]
+    try:
+        names = list(map(itemgetter(key), items))
+    except KeyError:
+        place = next(place for place, item in enumerate(items, 1) if key not in item)
+        raise SourceError(f'Item {place} of the answer has no "{key}".') from None
     if not set(map(type, names)) <= {str, int}:
-        place = next(place for place, name in enumerate(names) if type(name) not in (str, int))
-        lacks = "has neither a string nor an integer as" if key in items[place] else "has no"
-        raise SourceError(f'Item {place + 1} of the answer {lacks} "{key}".')
+        place = next(p for p, name in enumerate(names, 1) if type(name) not in (str, int))
+        reason = f'The "{key}" of item {place} of the answer is neither a string nor an integer.'
+        raise SourceError(reason)
     encoded = list(map(canonical, names))
     if len(set(encoded)) < len(encoded):
         twice, _ = Counter(encoded).most_common(1)[0]
@@ -273,20 +278,27 @@ def _item_events(
     places = [place for place, name in enumerate(names) if name in known]
     sources = [known[names[place]] for place in places]
     # Of the items that are in both, as many as can stay in their order do.
-    order = increasing(sources, room // _MOVE)
-    places = [places[rank] for rank in order]
-    sources = [sources[rank] for rank in order]
-    stay = set(sources)
-    for source, name in enumerate(old_names):
-        if source not in stay:
-            yield _event("remove", name)
+    add = _ADD + len(key)
+    order = increasing(sources, room // (_REMOVE + add))
+    if len(order) < len(places):
+        places = [places[rank] for rank in order]
+        sources = [sources[rank] for rank in order]
+    gone, came = _others(sources, len(old)), _others(places, len(new))
+    if _REMOVE * len(gone) + add * len(came) >= room:
+        raise TooFarApart
+    for source in gone:
+        yield _event("remove", old_names[source])
     olds, news = [old[source] for source in sources], [new[place] for place in places]
-    for rank in differences(olds, news, room // _UPDATE, _work_for(room)):
+    for rank in differences(olds, news, room // (_UPDATE + len(key)), _work_for(room)):
         yield _event("update", names[places[rank]], item=new[places[rank]])
-    stay = set(places)
-    for place, name in enumerate(names):
-        if place not in stay:
-            yield _event("add", name, index=place, item=new[place])
+    for place in came:
+        yield _event("add", names[place], index=place, item=new[place])
+
+
+def _others(places: list[int], length: int) -> list[int]:
+    """The places of a list of that length that are not among those given."""
+    known = set(places)
+    return [place for place in range(length) if place not in known]
 
 
 def _event(kind: str, name: bytes, **members: Json) -> Payload:

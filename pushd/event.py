@@ -6,7 +6,9 @@ Plain values only. Nothing here knows how an event is stored, encoded or sent.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -14,7 +16,7 @@ import msgspec
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 """A decoded JSON value."""
 
-_POSITION = re.compile(r"([0-9a-z]{1,32})-(0|[1-9][0-9]{0,17})(w?)", re.ASCII)
+_POSITION = re.compile(r"([0-9a-z]{1,32})-(0|[1-9][0-9]{0,17})(w?)(?:\.([0-9a-f]{6}))?", re.ASCII)
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -25,14 +27,16 @@ class Position(msgspec.Struct, frozen=True):
     :ivar seq: how many events of that epoch came up to here; 0 is its beginning.
     :ivar whole: the reader has all messages up to ``seq``, but was still owed
         documents: these have to be sent whole when it comes back.
+    :ivar mark: which documents the reader has, as :func:`mark` says it.
     """
 
     epoch: str
     seq: int
     whole: bool = False
+    mark: str = ""
 
     def __str__(self) -> str:
-        return f"{self.epoch}-{self.seq}{'w' if self.whole else ''}"
+        return f"{self.epoch}-{self.seq}{'w' if self.whole else ''}{self.mark}"
 
     @classmethod
     def parse(cls, text: str) -> Position | None:
@@ -40,8 +44,24 @@ class Position(msgspec.Struct, frozen=True):
         match = _POSITION.fullmatch(text)
         if match is None:
             return None
-        epoch, seq, whole = match.groups()
-        return cls(epoch, int(seq), bool(whole))
+        epoch, seq, whole, mark = match.groups()
+        return cls(epoch, int(seq), bool(whole), f".{mark}" if mark else "")
+
+
+def mark(documents: Iterable[str]) -> str:
+    """
+    What the ids of a stream of these documents end with: ``""`` if there are none.
+
+    An id speaks for the documents that its stream carried. Without the mark, a
+    reader that comes back to others (one topic more, or the same one with other
+    credentials) would get patches of documents that it does not have.
+
+    :param documents: the keys of document topics.
+    """
+    keys = sorted(documents)
+    if not keys:
+        return ""
+    return "." + hashlib.sha256("\n".join(keys).encode()).hexdigest()[:6]
 
 
 class Payload(msgspec.Struct, frozen=True):

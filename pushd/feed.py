@@ -19,16 +19,20 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pushd.cursor import STEP_BYTES, Cursor, Older, Page, Step, advance, arrive
+from pushd.cursor import STEP_BYTES, Cursor, Older, Page, Step, advance, arrive, documents
+from pushd.event import mark
 from pushd.interfaces import IHub, IListener, ISubscriber
 from pushd.topic import Topic
 from pushd.wire import Frame, WireFormat
 
 BURST_BYTES = 4 * STEP_BYTES
-"""What several events of one turn may weigh together, to be written as they are."""
+"""What the events of one turn may weigh, to be written as they are to all."""
 
-SHARED_REPLIES = 16
-"""For how many places a feed keeps the bytes that lead from there to now."""
+SHARED_BYTES = 1_048_576
+"""How much a feed keeps of the bytes that lead from some place to now; one such at least."""
+
+REPLY_BYTES = 1_000
+"""What keeping a reply takes besides."""
 
 
 class Feeds:
@@ -56,7 +60,9 @@ class Feeds:
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = Feed(self, topics, wire)
-        cursor = arrive(feed.topics, given, self.hub.epoch, self.hub.head)
+        feed.flush()
+        hub = self.hub
+        cursor = arrive(feed.topics, given, hub.epoch, hub.head, feed.position)
         return feed.join(subscriber, cursor)
 
     def close(self) -> None:
@@ -83,6 +89,7 @@ class Feed:
     def __init__(self, feeds: Feeds, topics: Sequence[Topic], wire: WireFormat) -> None:
         self.topics = tuple(topics)
         self.wire = wire
+        self.mark = mark(documents(topics))
         self.live: set[Subscription] = set()
         self.members: set[Subscription] = set()
         self.position = feeds.hub.head
@@ -90,6 +97,7 @@ class Feed:
         self._feeds = feeds
         self._pending: list[Frame] = []
         self._replies: dict[Cursor, tuple[bytes, Step]] = {}
+        self._shared = 0
         self._spoke = feeds.clock.seconds()
         self._beat: IDelayedCall = feeds.clock.callLater(feeds.heartbeat, self._heartbeat)
         for topic in self.topics:
@@ -106,14 +114,14 @@ class Feed:
         """See :meth:`IListener.flush`."""
         if not self._pending:
             return
-        data = b"".join([frame.on(self.wire) for frame in self._pending])
-        several = len(self._pending) > 1
+        data = self._encoded(self._pending)
         self._pending.clear()
         self._replies.clear()
+        self._shared = 0
         before = self.place()
         self.position = self._feeds.hub.head
         self._heard = self._newest_status()
-        if several and len(data) > BURST_BYTES:
+        if len(data) > BURST_BYTES:
             # More than a transport should hold: each takes it step by step.
             for member in tuple(self.live):
                 member.fall_behind(before)
@@ -184,10 +192,21 @@ class Feed:
             step = advance(self.topics, cursor, hub.epoch, hub.head, page)
             if isinstance(step, Older):
                 return step
-            reply = b"".join([frame.on(self.wire) for frame in step.frames]), step
-            if page is None and len(self._replies) < SHARED_REPLIES:
-                self._replies[cursor] = reply
+            reply = self._encoded(step.frames), step
+            if page is None:
+                self._share(cursor, reply)
         return reply
+
+    def _encoded(self, frames: Sequence[Frame]) -> bytes:
+        return b"".join([frame.on(self.wire, self.mark) for frame in frames])
+
+    def _share(self, cursor: Cursor, reply: tuple[bytes, Step]) -> None:
+        """Keep a reply for others at the same place, and not too many."""
+        self._shared += len(reply[0]) + REPLY_BYTES
+        if self._shared > SHARED_BYTES:
+            self._replies.clear()
+            self._shared = len(reply[0])
+        self._replies[cursor] = reply
 
     def older(self, older: Older) -> Deferred[Page]:
         """Ask the history for messages that the logs no longer hold."""
@@ -198,8 +217,9 @@ class Subscription:
     """
     One client's reading of a feed.
 
-    It is live when `_cursor` is None; otherwise it is behind, and `_cursor`
-    is all that it remembers.
+    It is live when `_cursor` is None; otherwise it is behind, and all that it
+    remembers is `_cursor` and how much of the bytes that lead there, which it
+    shares with others, the transport has taken.
     """
 
     log = Logger()
@@ -208,35 +228,41 @@ class Subscription:
         self.feed = feed
         self.subscriber = subscriber
         self._cursor: Cursor | None = cursor
+        self._unsent: memoryview | None = None
         self._paused = False
         self._asking = False
         self._gone = False
 
+    # What the transport says.
+
     def pause(self) -> None:
-        """The transport has had enough for now."""
+        """It has had enough for now."""
         self._paused = True
         if self._cursor is None:
             self._stand_at(self.feed.place())
 
     def resume(self) -> None:
-        """The transport can take more."""
+        """It can take more."""
         self._paused = False
         if not self._asking:
             self.pull()
-
-    def fall_behind(self, cursor: Cursor) -> None:
-        """There is more than the transport should be given at once."""
-        self._stand_at(cursor)
-        self.pull()
 
     def leave(self) -> None:
         """The client has gone."""
         if not self._gone:
             self._gone = True
+            self._unsent = None
             self.feed.leave(self)
 
+    # What the feed says.
+
+    def fall_behind(self, cursor: Cursor) -> None:
+        """There is more than a transport should be given at once."""
+        self._stand_at(cursor)
+        self.pull()
+
     def finish(self) -> None:
-        """There is nothing more to read."""
+        """There is nothing more to read: the topics have ended."""
         self.leave()
         self.subscriber.finish()
 
@@ -245,9 +271,14 @@ class Subscription:
         self.leave()
         self.subscriber.cut()
 
+    # Catching up.
+
     def pull(self, page: Page | None = None) -> None:
         """Give the client what it missed, as much as it takes; then it is live."""
-        while self._cursor is not None and not self._paused and not self._gone:
+        while not (self._cursor is None or self._paused or self._gone):
+            if self._unsent is not None:
+                self._send_some(self._unsent)
+                continue
             reply = self.feed.next(self._cursor, page)
             page = None
             if isinstance(reply, Older):
@@ -255,10 +286,18 @@ class Subscription:
                 return
             data, step = reply
             self._cursor = step.cursor
+            if len(data) > BURST_BYTES:
+                self._unsent = memoryview(data)
+                continue
             if data:
                 self.subscriber.write(data)
             if step.complete and not self._paused and not self._gone:
                 self._go_live()
+
+    def _send_some(self, unsent: memoryview) -> None:
+        """A transport keeps what it is given, for each client anew: give it little at a time."""
+        self._unsent = unsent[STEP_BYTES:] or None
+        self.subscriber.write(bytes(unsent[:STEP_BYTES]))
 
     def _stand_at(self, cursor: Cursor) -> None:
         self.feed.live.discard(self)

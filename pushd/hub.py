@@ -17,6 +17,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushd.cursor import Page, frame, status_frame
@@ -56,6 +57,7 @@ class Hub:
         self._sources: dict[str, tuple[ISource, float | None]] = {}
         self._lingering: dict[str, IDelayedCall] = {}
         self._changes_of_status = 0
+        self._closed = False
 
     # From publishers to listeners.
 
@@ -71,9 +73,16 @@ class Hub:
         waiting: Deferred[tuple[Event, ...]] = Deferred()
         self._history.append(draft).addCallbacks(
             lambda events: None if waiting.called else waiting.callback(events),
-            lambda failure: None if waiting.called else waiting.errback(failure),
+            self._not_recorded,
+            errbackArgs=(waiting,),
         )
         return waiting
+
+    def _not_recorded(self, failure: Failure, waiting: Deferred[tuple[Event, ...]]) -> None:
+        if waiting.called:
+            self.log.failure("what nobody waits for any more was not recorded", failure)
+        else:
+            waiting.errback(failure)
 
     def tell(self, topic: Topic, state: State, reason: str | None) -> None:
         """See :meth:`IHub.tell`."""
@@ -169,6 +178,7 @@ class Hub:
 
     def watch(self, topic: Topic) -> None:
         """See :meth:`IHub.watch`."""
+        assert self.topics.get(topic.key) is topic, "a topic that was forgotten"
         watchers = self._watchers.get(topic.key, 0)
         self._watchers[topic.key] = watchers + 1
         if watchers == 0:
@@ -212,7 +222,7 @@ class Hub:
         """
         source = self._sources.get(topic.key)
         linger = MESSAGES_LINGER if source is None else source[1]
-        if linger is not None:
+        if linger is not None and not self._closed:
             self._lingering[topic.key] = self._clock.callLater(linger, self._forget, topic)
 
     def _forget(self, topic: Topic) -> None:
@@ -231,10 +241,11 @@ class Hub:
 
     async def close(self) -> None:
         """Stop all sources, and record what is under way."""
-        for key in self._watchers:
+        self._closed = True
+        # Stopping a source wakes those who wait for it, and they stop watching.
+        for key in tuple(self._watchers):
             if key in self._sources:
                 self._sources[key][0].unwatched()
-        self._watchers.clear()
         for lingering in self._lingering.values():
             lingering.cancel()
         self._lingering.clear()

@@ -115,7 +115,11 @@ class Daemon(Service):
         self._listen = listen or settings.server.listen
         self._upstream = upstream
         self._worker = Worker(reactor)
-        self._fetchers: dict[str | None, Fetcher] = {}
+        # Before anything is given away: an unreadable ca_file ends the start.
+        self._fetchers = {
+            ca_file: Fetcher(reactor, ca_file=ca_file)
+            for ca_file in {source.ca_file for source in settings.sources.values()}
+        }
         self._port: IListeningPort | None = None
         self._waiting: list[IDelayedCall] = []
         history = MemoryHistory(settings.history, time.time)
@@ -127,9 +131,20 @@ class Daemon(Service):
     def privilegedStartService(self) -> None:
         """Listen, while ports below 1024 are still allowed."""
         failures: list[Failure] = []
-        Deferred.fromCoroutine(self._open()).addErrback(failures.append)
-        for failure in failures:
-            self._cannot_start(failure)
+        self._opened = Deferred.fromCoroutine(self._open()).addErrback(failures.append)
+        if failures:
+            # TCP ports tell at once: twistd ends with this exit code.
+            self._say_why(failures[0])
+            raise SystemExit(1)
+        self._opened.addCallback(lambda _: self._opened_late(failures))
+
+    def _opened_late(self, failures: list[Failure]) -> None:
+        """Whatever opens takes its time; if it fails then, it ends the daemon all the same."""
+        if failures:
+            self._say_why(failures[0])
+            self._reactor.stop()
+        elif self.running:
+            self._begin()
 
     async def _open(self) -> None:
         if self._upstream is not None:
@@ -140,21 +155,25 @@ class Daemon(Service):
         address = self._port.getHost()
         self.log.info("pushd {version} listens on {address}", version=__version__, address=address)
 
-    def _cannot_start(self, failure: Failure) -> None:
+    def _say_why(self, failure: Failure) -> None:
         error = failure.value
         if not isinstance(error, CannotListenError | OSError):
-            failure.raiseException()
+            self.log.failure("pushd cannot start", failure)
+            return
         self.log.critical(
             "cannot listen on {listen}: {reason}. To listen somewhere else: "
             "twistd -n pushd --listen tcp:PORT:interface=127.0.0.1",
             listen=self._listen,
             reason=getattr(error, "socketError", error),
         )
-        raise SystemExit(1)
 
     def startService(self) -> None:
-        """Begin with the sources that are always polled."""
+        """Begin with the sources that are always polled, as soon as all is open."""
         super().startService()
+        if self._port is not None:
+            self._begin()
+
+    def _begin(self) -> None:
         Deferred.fromCoroutine(self._watch_always()).addErrback(
             lambda failure: self.log.failure("sources cannot be opened", failure)
         )
@@ -203,10 +222,7 @@ class Daemon(Service):
         headers: Mapping[str, str],
         forgotten: Callable[[], None],
     ) -> ISource:
-        fetcher = self._fetchers.get(source.ca_file)
-        if fetcher is None:
-            fetcher = Fetcher(self._reactor, ca_file=source.ca_file)
-            self._fetchers[source.ca_file] = fetcher
+        fetcher = self._fetchers[source.ca_file]
         return Poller(topic, source, url, headers, self._around, fetcher, forgotten)
 
 

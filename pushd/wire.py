@@ -33,7 +33,8 @@ class Frame:
 
     :ivar topic: the public name of the topic.
     :ivar payload: None for a block that only tells the position.
-    :ivar id: the event id; None where the client has to keep the one it has.
+    :ivar id: the event id, without a mark; None where the client has to keep
+        the one it has.
     """
 
     __slots__ = ("_encoded", "id", "payload", "topic")
@@ -44,11 +45,16 @@ class Frame:
         self.id = id
         self._encoded: dict[str, bytes] = {}
 
-    def on(self, wire: WireFormat) -> bytes:
-        """This frame in a wire format, made at the first call."""
-        encoded = self._encoded.get(wire.name)
+    def on(self, wire: WireFormat, mark: str = "") -> bytes:
+        """
+        This frame in a wire format, made at the first call.
+
+        :param mark: what its id ends with, see :func:`pushd.event.mark`.
+        """
+        encoded = self._encoded.get(wire.name + mark)
         if encoded is None:
-            encoded = self._encoded[wire.name] = wire.encode(self)
+            id = None if self.id is None else self.id + mark
+            encoded = self._encoded[wire.name + mark] = wire.encode(self, id)
         return encoded
 
     def __eq__(self, other: object) -> bool:
@@ -67,27 +73,29 @@ class WireFormat(msgspec.Struct, frozen=True):
     How frames look on a transport.
 
     :ivar name: tells it from the others.
-    :ivar encode: a frame's bytes.
+    :ivar encode: a frame's bytes, under an id.
     :ivar heartbeat: what a quiet stream sends; every parser skips it.
     """
 
     name: str
-    encode: Callable[[Frame], bytes]
+    encode: Callable[[Frame, str | None], bytes]
     heartbeat: bytes
 
 
-def sse_retry(seconds: float) -> bytes:
-    """The field that sets a client's reconnection time; belongs into an event's block."""
-    return b"retry: %d\n" % round(seconds * 1000)
+def sse_opening(retry: float, hello: bool) -> bytes:
+    """
+    What a stream begins with, directly in front of its first block.
 
+    The reconnection time goes into that block: one of its own would reach some
+    clients as an empty event. WebKit and npm eventsource 2 glue what is left of
+    an event that was cut off to the next connection's first; for those who ask
+    to be greeted, a comment ends the leftover's line, and the name ``hello``
+    sends it where nobody listens.
 
-SSE_HELLO = b":\nevent: hello\ndata: {}\n"
-"""
-The beginning of a stream for clients that ask for it; a `retry:` and an empty
-line follow. WebKit and npm eventsource 2 glue what is left of an event that
-was cut off to the next connection's first: the comment ends the leftover's
-line, and the name sends it where nobody listens.
-"""
+    :param retry: seconds.
+    """
+    field = b"retry: %d\n" % round(retry * 1000)
+    return b":\nevent: hello\ndata: {}\n" + field + b"\n" if hello else field
 
 
 def _sse_block(name: str | None, data: bytes | None, id: str | None) -> bytes:
@@ -109,11 +117,11 @@ def _sse_block(name: str | None, data: bytes | None, id: str | None) -> bytes:
     return b"\n".join(lines)
 
 
-def _sse(frame: Frame) -> bytes:
+def _sse(frame: Frame, id: str | None) -> bytes:
     payload = frame.payload
     if payload is None:
-        return _sse_block(None, None, frame.id)
-    return _sse_block(payload.name, _escaped(payload), frame.id)
+        return _sse_block(None, None, id)
+    return _sse_block(payload.name, _escaped(payload), id)
 
 
 def _escaped(payload: Payload) -> bytes:
@@ -129,24 +137,21 @@ def _escaped(payload: Payload) -> bytes:
     return data
 
 
-def _sse_with_topic(frame: Frame) -> bytes:
+def _sse_with_topic(frame: Frame, id: str | None) -> bytes:
     payload = frame.payload
     if payload is None:
-        return _sse_block(None, None, frame.id)
+        return _sse_block(None, None, id)
     envelope = b'{"topic":%b,"data":%b}' % (msgspec.json.encode(frame.topic), as_json(payload))
-    return _sse_block(payload.name, _escaped(Payload(None, envelope)), frame.id)
+    return _sse_block(payload.name, _escaped(Payload(None, envelope)), id)
 
 
-def _sse_hello(frame: Frame) -> bytes:
-    if frame.payload is None:
-        return _sse_block("hello", b"{}", frame.id)
-    return _sse(frame)
+def _greeting(format: WireFormat) -> WireFormat:
+    """`format`, but a block that only tells a position is an event ``hello``."""
 
+    def encode(frame: Frame, id: str | None) -> bytes:
+        return _sse_block("hello", b"{}", id) if frame.payload is None else format.encode(frame, id)
 
-def _sse_hello_with_topic(frame: Frame) -> bytes:
-    if frame.payload is None:
-        return _sse_block("hello", b"{}", frame.id)
-    return _sse_with_topic(frame)
+    return WireFormat(f"{format.name} hello", encode, format.heartbeat)
 
 
 SSE = WireFormat("sse", _sse, b":\n")
@@ -155,10 +160,7 @@ SSE = WireFormat("sse", _sse, b":\n")
 SSE_WITH_TOPIC = WireFormat("sse+topic", _sse_with_topic, b":\n")
 """Several topics: ``data:`` is ``{"topic": ..., "data": ...}``."""
 
-HELLO = {
-    SSE.name: WireFormat("sse hello", _sse_hello, b":\n"),
-    SSE_WITH_TOPIC.name: WireFormat("sse+topic hello", _sse_hello_with_topic, b":\n"),
-}
+HELLO = {format.name: _greeting(format) for format in (SSE, SSE_WITH_TOPIC)}
 """
 The same for clients that ask to be greeted: a block that only tells a position
 is an event. Firefox, WebKit and most libraries ignore an id without data.

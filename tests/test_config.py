@@ -50,6 +50,7 @@ def test_the_example_names_every_option() -> None:
         ("[sources]\ns = 1", "sources.s: expected a table: [sources.s]"),
         ("sources = 3", "sources: expected tables, one a source: [sources.NAME]"),
         ("[server", "not TOML"),
+        ('[server]\ncors_origins = ["https://a.b/"]', "server.cors_origins: 'https://a.b/' is no"),
         ('[history]\nbackend = "floppy"', "history.backend: invalid enum value 'floppy'"),
         ('[publish]\ntokens = ["${NOPE}"]', "publish.tokens[0]: the environment variable NOPE"),
         ('[sources.s]\nurl = "ftp://a/"', "sources.s.url: expected http://HOST"),

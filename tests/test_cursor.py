@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from pushd import cursor
-from pushd.cursor import Cursor, Older, Page, Step, advance, arrive
-from pushd.event import Document, Event, Payload
+from pushd.cursor import Cursor, Older, Page, Step, advance, arrive, documents
+from pushd.event import Document, Event, Payload, mark
 from pushd.topic import DocumentTopic, MessageTopic, Status, Topic
 
 EPOCH = "e"
@@ -36,7 +36,9 @@ def said(key: str, seq: int) -> Event:
 
 def told(topics: list[Topic], given: str | None, head: int) -> list[tuple[str, str, str | None]]:
     """Name, data and id of each frame that a reader gets who comes with `given`."""
-    step = advance(topics, arrive(topics, given, EPOCH, head), EPOCH, head)
+    if given is not None and given.startswith("e-"):
+        given += mark(documents(topics))
+    step = advance(topics, arrive(topics, given, EPOCH, head, head), EPOCH, head)
     assert isinstance(step, Step) and step.complete
     return [
         (f.payload.name or "message", f.payload.data.decode(), f.id)
@@ -155,3 +157,13 @@ def test_who_fell_behind_hears_what_changed_meanwhile() -> None:
 
 def test_a_cursor_is_small_whatever_was_missed() -> None:
     assert len(msgspec.json.encode(Cursor(10**9, heard=10**6))) < 100
+
+
+def test_an_id_speaks_only_for_the_documents_that_its_stream_carried() -> None:
+    one, other, messages_too = document("d", 1, 3), document("c", 2), messages("m", 4)
+    given = "e-1" + mark(["d"])
+    for topics in ([other], [one, other], [one, other, messages_too]):
+        cursor = arrive(topics, given, EPOCH, 9, 9)
+        assert cursor == Cursor(1, documents(topics))
+    assert arrive([one, messages_too], given, EPOCH, 9, 9) == Cursor(1)
+    assert arrive([one], "e-1", EPOCH, 9, 9) == Cursor(1, frozenset("d"))

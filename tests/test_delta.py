@@ -471,15 +471,15 @@ def test_what_was_no_list_of_items_is_replaced_by_one(old: Json) -> None:
         ([{"symbol": 1}, {"symbol": "1"}, {}], 'Item 3 of the answer has no "symbol".'),
         (
             [{"symbol": True}],
-            'Item 1 of the answer has neither a string nor an integer as "symbol".',
+            'The "symbol" of item 1 of the answer is neither a string nor an integer.',
         ),
         (
             [{"symbol": 1}, {"symbol": 2.0}],
-            'Item 2 of the answer has neither a string nor an integer as "symbol".',
+            'The "symbol" of item 2 of the answer is neither a string nor an integer.',
         ),
         (
             [{"symbol": None}],
-            'Item 1 of the answer has neither a string nor an integer as "symbol".',
+            'The "symbol" of item 1 of the answer is neither a string nor an integer.',
         ),
     ],
 )

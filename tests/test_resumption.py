@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushd.config import History
-from pushd.event import Payload, Position
+from pushd.event import Payload, Position, mark
 
 ROOM = 400
 
@@ -197,7 +197,9 @@ def test_an_id_that_means_nothing_gets_the_document_whole(given_id: str) -> None
     story.change(1)
     client = story.client.connect(given_id).receive()
     assert client.page.documents == story.state
-    assert Position.parse(client.parser.last_id) == Position(story.house.hub.epoch, 1)
+    assert Position.parse(client.parser.last_id) == Position(
+        story.house.hub.epoch, 1, mark=mark(["d0"])
+    )
 
 
 @pytest.mark.parametrize("future", [False, True])
@@ -230,3 +232,17 @@ def test_what_weighs_more_than_the_document_is_not_sent() -> None:
     assert client.buffer.count(b"event: patch") == 0
     client.receive()
     assert client.page.documents == story.state
+
+
+def test_a_client_that_comes_back_for_more_topics_gets_their_documents() -> None:
+    story = Story(2, 1)
+    for n in range(6):
+        story.change(n)
+    house = story.house
+    client = house.client(story.documents[0], envelope=True).connect().receive().drop()
+    story.change(0)
+    story.say(0)
+    client.topics = (*story.documents, *story.messages)
+    client.connect().receive()
+    assert client.page.documents == story.state
+    assert client.page.messages == {"m0": story.said["m0"]}

@@ -59,6 +59,12 @@ def test_json_has_no_line_breaks_of_any_kind() -> None:
         assert (data["data"] if isinstance(data, dict) else data) == odd
 
 
+def test_an_id_ends_with_the_mark_of_its_stream() -> None:
+    frame = Frame("a", JSON, "e-1")
+    assert frame.on(SSE, ".abcdef").endswith(b"\nid: e-1.abcdef\n\n")
+    assert frame.on(SSE).endswith(b"\nid: e-1\n\n")
+
+
 def test_a_frame_is_encoded_once_for_each_wire_format() -> None:
     frame = Frame("a", JSON, "e-1")
     assert frame.on(SSE) is frame.on(SSE)
@@ -70,7 +76,7 @@ def test_the_heartbeat_is_a_colon_and_one_line_feed() -> None:
 
 
 def test_the_reconnection_time_is_in_milliseconds() -> None:
-    assert wire.sse_retry(3.1234) == b"retry: 3123\n"
+    assert wire.sse_opening(3.1234, hello=False) == b"retry: 3123\n"
 
 
 @given(st.text())

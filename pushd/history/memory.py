@@ -34,6 +34,7 @@ class MemoryHistory:
         self._head = 0
         self._logs: dict[str, Log] = {}
         self._documents: dict[str, Document] = {}
+        self._unswept: list[str] = []
         self._committed: Committed | None = None
 
     def open(self, committed: Committed) -> Deferred[int]:
@@ -59,6 +60,7 @@ class MemoryHistory:
         if draft.document is not None:
             self._documents[draft.topic] = draft.document
         self._trim(draft.topic, log)
+        self._sweep()
         self._committed(events, draft.document)
         return succeed(events)
 
@@ -95,6 +97,14 @@ class MemoryHistory:
             return Log(0)
         self._trim(topic, log)
         return log
+
+    def _sweep(self) -> None:
+        """Trim two topics in turn: the old goes from quiet ones too, as others speak."""
+        for topic in self._unswept[-2:]:
+            del self._unswept[-1]
+            self._trimmed(topic)
+        if not self._unswept:
+            self._unswept = list(self._logs)
 
     def _trim(self, topic: str, log: Log) -> None:
         """Patches that outweigh their document are never asked for."""

@@ -103,6 +103,19 @@ class Catalogue:
                 return await self._hub.message_topic(name)
         raise _unknown(f"There is no topic {name!r}", problem, name, self.names)
 
+    async def topics(self, names: Sequence[str], given: Mapping[str, str]) -> list[Topic]:
+        """
+        The topics called `names`, all of them there at the same time: while one
+        is opened, another may be forgotten, to make room or because its time is up.
+
+        :raises ClientError: as :meth:`topic`.
+        """
+        for _ in range(3):
+            topics = [await self.topic(name, given) for name in names]
+            if all(self._hub.topics.get(topic.key) is topic for topic in topics):
+                return topics
+        raise _too_many()
+
     def message_topic(self, name: str) -> str:
         """
         The key under which a message to `name` is recorded.
@@ -152,9 +165,10 @@ class Catalogue:
             self._make_room(source)
 
         def fill(topic: DocumentTopic) -> ISource:
-            self._kept[key] = source
             headers = {**source.headers, **forwarded}
-            return self._build(topic, source, url, headers, lambda: self._forgotten(key))
+            filled = self._build(topic, source, url, headers, lambda: self._forgotten(key))
+            self._kept[key] = source
+            return filled
 
         linger = None if key == source.topic else source.linger
         return await self._hub.document_topic(key, fill, linger)
@@ -168,11 +182,12 @@ class Catalogue:
         if len(keys) < source.max_topics:
             return
         if not any(self._hub.release(key) for key in keys):
-            raise ClientError(
-                503,
-                f"{source.max_topics} topics like this are watched already; more are not allowed.",
-                headers={"Retry-After": "10"},
-            )
+            raise _too_many()
+
+
+def _too_many() -> ClientError:
+    detail = "As many topics like this as may be are watched already (max_topics)."
+    return ClientError(503, detail, headers={"Retry-After": "10"})
 
 
 def _unknown(detail: str, problem: str | None, name: str, names: Sequence[str]) -> ClientError:

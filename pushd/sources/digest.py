@@ -16,6 +16,7 @@ import jmespath
 import msgspec
 from jmespath.exceptions import JMESPathError
 
+from pushd import charset as charsets
 from pushd import delta
 from pushd.errors import SourceError
 from pushd.event import Document, Json, Payload
@@ -139,7 +140,7 @@ def _selected(value: Json, expression: str | None) -> Json:
         return value
     try:
         selected: Json = compiled(expression).search(value)
-    except JMESPathError as error:
+    except (JMESPathError, ValueError) as error:
         raise SourceError(f"select failed: {error}") from None
     if selected is None:
         # An upstream that answers 200 with an error in it must not empty the page.
@@ -155,8 +156,8 @@ def compiled(expression: str) -> jmespath.parser.ParsedResult:
 def _decoded(body: bytes, charset: str) -> bytes:
     """Text as UTF-8."""
     try:
-        text = body.decode(charset).removeprefix("\ufeff")
-    except (UnicodeDecodeError, LookupError):
+        text = charsets.decode(body, charset).removeprefix("\ufeff")
+    except ValueError:
         raise SourceError(f"The answer is not {charset} text.") from None
     if "\0" in text:
         raise SourceError("The answer is not text.")

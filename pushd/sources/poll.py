@@ -156,14 +156,19 @@ class Poller:
         return self._poll().addCallback(self._ticked, self._loop)
 
     def _ticked(self, _: None, loop: LoopingCall | None) -> None:
-        if self._loop is not loop or self.topic.ended:
+        if loop is None or self._loop is not loop or self.topic.ended:
             return
         wait = self._not_before - self._around.clock.seconds()
         if not self._in_phase:
             self._in_phase = True
             self._rest(max(wait, pace.phase(self._source.every, self._around.chance())))
-        elif wait > self._source.every:
+        elif wait > self._until_next_tick(loop):
             self._rest(wait)
+
+    def _until_next_tick(self, loop: LoopingCall) -> float:
+        """The loop keeps to its grid, however long a poll took."""
+        every, begun = self._source.every, loop.starttime or 0.0
+        return every - (self._around.clock.seconds() - begun) % every
 
     # One poll.
 

@@ -127,13 +127,14 @@ class Worker:
 
     def _ask(self, question: list[bytes]) -> Deferred[tuple[Reply, bytes]]:
         if self._process is None or self._process.ended:
-            self._process = _Process()
+            process = _Process()
             self._reactor.spawnProcess(
-                self._process,
+                process,
                 sys.executable,
                 [sys.executable, "-P", "-m", "pushd.sources.worker"],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
+            self._process = process
         return self._process.ask(question)
 
 
@@ -150,11 +151,15 @@ class _Process(ProcessProtocol):
         self._whole: int | None = None
 
     def ask(self, question: list[bytes]) -> Deferred[tuple[Reply, bytes]]:
-        self._waiting = Deferred(lambda _: self.kill())
+        self._waiting = Deferred(self._cancelled)
         self._received, self._size, self._whole = [], 0, None
         assert self.transport is not None
         self.transport.writeSequence(question)
         return self._waiting
+
+    def _cancelled(self, _: object) -> None:
+        self._waiting = None
+        self.kill()
 
     def kill(self) -> None:
         self.ended = True
@@ -182,7 +187,7 @@ class _Process(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         self.ended = True
         waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.called:
+        if waiting is not None:
             waiting.errback(SourceError("The answer could not be read: its reader died."))
 
 

@@ -9,6 +9,7 @@ import { StockTable } from "./table.js";
 const TOPIC = "/topics/stocks";
 const EVERY = 1000; // the source's interval, and the polling page's
 const REFRESH = 500;
+const SETTLED = 300; // a document that nobody watched is stale, for the moment until it is polled
 const CATCHING_UP = 600; // after a reconnection, what comes this soon had been missed
 
 const STATES = {
@@ -38,6 +39,7 @@ let stocks; // the document; undefined before the first snapshot
 let streamed = 0;
 let stateSince = performance.now();
 let lastEventAt = null;
+let settling = null; // the timer that will show the source's status
 let missed = null; // what came right after a reconnection, see take()
 const counted = { events: 0, snapshot: 0, patch: 0, status: 0 };
 
@@ -61,7 +63,7 @@ function opened(now) {
   live.start(now);
   streamed += heads.stream;
   // A client that joins is told the source's status only while that is not ok.
-  showSource({ state: "ok" });
+  heardStatus({ state: "ok" });
   const after = connection.lastEventId;
   missed = after === null ? null : { after, until: now + CATCHING_UP, snapshot: 0, patch: 0 };
 }
@@ -70,7 +72,7 @@ function take(event) {
   const now = performance.now();
   count(event);
   if (event.type === "status") {
-    showSource(JSON.parse(event.data));
+    heardStatus(JSON.parse(event.data));
   } else if (change(event)) {
     table.show(stocks);
     polling.documentChanged(live.at(now), byteLength(JSON.stringify({ stocks })));
@@ -118,22 +120,24 @@ function showBlock(text) {
   );
 }
 
+/** Of the statuses that come at once, the last is the one to show. */
+function heardStatus(status) {
+  clearTimeout(settling);
+  settling = setTimeout(showSource, SETTLED, status);
+}
+
 function showSource({ state, since, reason }) {
   root.dataset.source = state;
-  const banner = byId("source");
-  banner.replaceChildren();
-  if (state !== "ok") {
-    const line = document.createElement("p");
-    const title = document.createElement("strong");
-    title.textContent = `${state === "stale" ? "Stale" : "Source failing"} since ${formatTime(since)}`;
-    line.append(title, ` ${reason ?? ""} These are the last known prices.`);
-    banner.append(line);
-  }
+  byId("source").hidden = state === "ok";
+  const what = state === "stale" ? "Stale" : "Source failing";
+  tell("source-since", state === "ok" ? "" : `${what} since ${formatTime(since)}`);
+  const told = [reason, stocks && "These are the last known prices."];
+  tell("source-reason", state === "ok" ? "" : told.filter(Boolean).join(" "));
 }
 
 function showResumption({ after, snapshot, patch }) {
   const what = snapshot
-    ? "with a snapshot: shorter than what was missed"
+    ? "with a snapshot in place of what was missed"
     : `with ${patch === 1 ? "1 patch" : `${patch} patches`}`;
   tell("resumed", `Resumed after ${after} ${what}.`);
 }

@@ -9,8 +9,9 @@ transport's "enough" and "more".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from zope.interface import implementer
@@ -43,9 +44,8 @@ class SSEStream:
     def __init__(self, request: Request, retry: float, hello: bool) -> None:
         self._request = request
         self._hello = hello
-        self._first = wire.sse_retry(retry)
-        if hello:
-            self._first = wire.SSE_HELLO + self._first + b"\n"
+        self._full = False
+        self._first = wire.sse_opening(retry, hello)
         self._subscription: Subscription | None = None
 
     def open(
@@ -70,8 +70,6 @@ class SSEStream:
     def write(self, data: bytes) -> None:
         """See :meth:`ISubscriber.write`."""
         if self._first:
-            # In front of the first event's block: a block of its own would
-            # reach some clients as an empty event.
             data, self._first = self._first + data, b""
         self._request.write(data)
 
@@ -88,17 +86,23 @@ class SSEStream:
         """
         self._subscription = None
         self._request.unregisterProducer()
-        self._request.loseConnection()
+        if self._full:
+            # Losing it would first wait for a client that does not read.
+            cast("ITCPTransport", self._request.channel.transport).abortConnection()
+        else:
+            self._request.loseConnection()
 
     # What the transport says.
 
     def pauseProducing(self) -> None:
         """It has more than it can send; said again at every write while it has."""
+        self._full = True
         if self._subscription is not None:
             self._subscription.pause()
 
     def resumeProducing(self) -> None:
         """It has sent all."""
+        self._full = False
         if self._subscription is not None:
             self._subscription.resume()
 

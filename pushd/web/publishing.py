@@ -8,8 +8,9 @@ import msgspec
 from twisted.web.iweb import IRequest
 from werkzeug.http import parse_options_header
 
+from pushd import charset as charsets
 from pushd.auth import Tokens
-from pushd.errors import ClientError, HistoryError
+from pushd.errors import ClientError
 from pushd.event import Draft, Payload, Position
 from pushd.interfaces import IHub
 from pushd.sources.catalogue import Catalogue
@@ -27,8 +28,8 @@ _TAKEN = {
 }
 """Names of events that a page could not tell from others."""
 
-_UNSENDABLE = re.compile(r"[\r\n\0]")
-"""What would end an SSE field before its time, or make an id be ignored."""
+_UNSENDABLE = re.compile("[\r\n\0\u0085\u2028\u2029]")
+"""What would end an SSE field before its time; the last three do in Python clients."""
 
 
 class Publishing:
@@ -43,18 +44,13 @@ class Publishing:
         self._max_body = max_body
 
     async def publish(self, request: IRequest, name: str) -> bytes:
-        """Record a message. Raises ClientError."""
+        """Record a message. Raises ClientError or HistoryError."""
         self._tokens.admit(
             asked.header(request, "Authorization"), asked.parameter(request, "access_token")
         )
         key = self._catalogue.message_topic(name)
         payload = self._payload(request)
-        try:
-            events = await self._hub.publish(Draft(key, (payload,)))
-        except HistoryError as error:
-            raise ClientError(
-                503, f"The message was not recorded: {error}", headers={"Retry-After": "5"}
-            ) from error
+        events = await self._hub.publish(Draft(key, (payload,)))
         request.setResponseCode(201)
         request.setHeader("Content-Type", asked.JSON)
         return msgspec.json.encode({"id": str(Position(self._hub.epoch, events[-1].seq))}) + b"\n"
@@ -107,6 +103,6 @@ def _one_line(body: bytes) -> bytes:
 
 def _utf8(body: bytes, charset: str) -> bytes:
     try:
-        return body.decode(charset).encode()
-    except (LookupError, UnicodeError):
+        return charsets.decode(body, charset).encode()
+    except ValueError:
         raise ClientError(400, f"The body is not {charset} text.") from None

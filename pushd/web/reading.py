@@ -17,7 +17,7 @@ from werkzeug.http import parse_etags
 from pushd import wire
 from pushd.config import Server
 from pushd.errors import ClientError
-from pushd.event import Payload, Position
+from pushd.event import Payload, Position, mark
 from pushd.feed import Feeds
 from pushd.interfaces import IHub
 from pushd.sources.catalogue import Catalogue
@@ -66,10 +66,10 @@ class Reading:
         request.responseHeaders.addRawHeader("Vary", "Accept")
         asked.representation(request, (asked.EVENT_STREAM,))
         given = asked.headers(request, self._catalogue.forwardable)
-        names = dict.fromkeys(asked.parameters(request, "topic"))
+        names = list(dict.fromkeys(asked.parameters(request, "topic")))
         if not names:
             raise ClientError(400, "At least one topic is needed: ?topic=NAME.", parameter="topic")
-        topics = [await self._catalogue.topic(name, given) for name in names]
+        topics = await self._catalogue.topics(names, given)
         topics = [topic for topic in topics if not topic.ended]
         return self._stream(request, topics, SSE_WITH_TOPIC) if topics else _no_content(request)
 
@@ -115,9 +115,10 @@ class Reading:
         if document is None:
             reason = topic.status.reason or "The source has not answered yet."
             raise ClientError(502, reason, headers={"Retry-After": "5"})
-        etag = str(Position(self._hub.epoch, topic.seq))
+        etag = str(Position(self._hub.epoch, topic.seq, mark=mark([topic.key])))
         request.setHeader("ETag", f'"{etag}"')
-        request.setHeader("Cache-Control", "no-cache")
+        private = topic.key != topic.name
+        request.setHeader("Cache-Control", "private, no-cache" if private else "no-cache")
         # Weak comparison (RFC 9110, section 13.1.2): a proxy that compresses weakens an ETag.
         if parse_etags(asked.header(request, "If-None-Match")).contains_weak(etag):
             request.setResponseCode(304)

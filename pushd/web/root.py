@@ -14,7 +14,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from pushd.errors import ClientError
+from pushd.errors import ClientError, HistoryError
 from pushd.web.cors import METHODS, Cors
 from pushd.web.pages import Pages
 from pushd.web.problem import write_problem
@@ -77,6 +77,12 @@ class Root:
         error = failure.value
         assert isinstance(error, ClientError)
         return write_problem(request, error)
+
+    @app.handle_errors(HistoryError)
+    def unrecorded(self, request: IRequest, failure: Failure) -> bytes:
+        """What cannot be recorded or read just now."""
+        detail = f"The history is not available: {failure.value}"
+        return write_problem(request, ClientError(503, detail, headers={"Retry-After": "5"}))
 
     @app.handle_errors(HTTPException)
     def unrouted(self, request: IRequest, failure: Failure) -> bytes:

@@ -126,6 +126,17 @@ def test_only_what_is_young_enough_is_kept(make: Make) -> None:
     assert ([e.seq for e in page.events], page.floors) == ([], {"a": 2})
 
 
+def test_the_old_goes_from_quiet_topics_too(make: Make) -> None:
+    opened = make(keep_seconds=10)
+    for n in range(100):
+        opened.append(f"quiet{n}", b"1")
+    opened.clock.advance(20)
+    for _ in range(120):
+        opened.append("a", b"1")
+    logs = getattr(opened.history, "_logs", {})
+    assert not any(len(log) for key, log in logs.items() if key != "a")
+
+
 def test_a_topic_is_loaded_with_its_document_and_the_changes_worth_sending(make: Make) -> None:
     opened = make()
     opened.append("a", b"123456", document=b"123456")

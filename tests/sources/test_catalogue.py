@@ -170,6 +170,27 @@ def test_a_template_has_only_so_many_topics_and_those_that_linger_make_room() ->
     assert "quotes/1" not in shelf.house.hub.topics
 
 
+def test_topics_that_make_room_for_each_other_are_refused_together() -> None:
+    shelf = Shelf()
+    names = [f"quotes/{n}" for n in range(4)]
+    with pytest.raises(ClientError) as raised:
+        now(shelf.catalogue.topics(names, {}))
+    assert raised.value.status == 503
+    topics = now(shelf.catalogue.topics(names[:3], {}))
+    assert [topic.key for topic in topics] == names[:3]
+    for topic in topics:
+        shelf.house.hub.watch(topic)
+
+
+def test_only_topics_of_templates_and_private_ones_are_forgotten() -> None:
+    shelf = Shelf()
+    for name in ("stocks", "quotes/A"):
+        shelf.topic(name)
+    shelf.topic("stocks", authorization="Bearer a")
+    shelf.house.clock.advance(61)
+    assert set(shelf.house.hub.topics) == {"stocks"}
+
+
 def test_a_forgotten_topic_makes_room() -> None:
     shelf = Shelf()
     for n in range(3):

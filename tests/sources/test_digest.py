@@ -131,6 +131,9 @@ def test_json_has_several_types(kind: str) -> None:
         (b"\xff", "text/plain", Rules(emit="snapshot"), "The answer is not utf-8 text."),
         (b"a", "text/plain; charset=x", Rules(emit="snapshot"), "The answer is not x text."),
         (b"a\0", "image/png", Rules(emit="snapshot"), "The answer is not text."),
+        (b"a", "text/plain; charset=idna", Rules(emit="snapshot"), "The answer is not idna text."),
+        (b"a", "text/plain; charset=hex", Rules(emit="snapshot"), "The answer is not hex text."),
+        (b'{"a":[1]}', JSON, Rules(select="a[::0]"), "select failed: "),
     ],
 )
 def test_an_unusable_answer_is_told_in_a_sentence(

@@ -226,6 +226,17 @@ def test_the_upstream_may_ask_for_longer_rests(polled: Polled) -> None:
     assert polled.wait(1) == 1
 
 
+def test_a_rest_counts_from_the_answer_however_long_it_took(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer()
+    polled.wait(1.5)
+    assert polled.upstream.busy == 1
+    polled.wait(0.75)
+    polled.upstream.answer(cache_control="max-age=1")
+    assert polled.wait(0.75) == 0
+    assert polled.wait(0.5) == 1
+
+
 def test_leaving_and_coming_back_does_not_get_around_a_rest(polled: Polled) -> None:
     polled.client.connect()
     polled.upstream.answer(b"", 429, retry_after="30")

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from served import Connection, Served
-from upstream import until
+from twisted.internet.task import deferLater
+from upstream import reactor, until
 
 from pushd.event import Document, Draft, Payload
 
@@ -101,3 +102,29 @@ async def test_leaving_while_stalled_is_noticed() -> None:
         await until(lambda: buffered(served) > 0)
         slow.abort()
         await until(lambda: not served.daemon.feeds._feeds)
+
+
+async def test_a_large_document_is_not_copied_for_a_client_that_stalls() -> None:
+    async with Served(CONFIG) as served:
+        topic = await served.daemon.catalogue.topic("doc", {})
+        clients = [await stalled(served, "/topics/doc") for _ in range(5)]
+        for number in range(3):
+            data = json.dumps({"n": number, "pad": "x" * 3_000_000}).encode()
+            draft = Draft(topic.key, (Payload("snapshot", data),), Document(data))
+            served.daemon.hub.publish(draft)
+            await deferLater(reactor, 0.01)
+        assert buffered(served) < 5 * 400_000
+        for client in clients:
+            client.transport.resumeProducing()  # type: ignore[union-attr]
+            await client.until(lambda: client.page.documents.get("", {}).get("n") == 2)  # noqa: B023
+
+
+async def test_a_client_that_is_sent_away_while_it_stalls_is_disconnected() -> None:
+    async with Served(CONFIG) as served:
+        slow = await stalled(served, "/topics/news")
+        for number in range(900):
+            say(served, number)
+        await until(lambda: buffered(served) > 0)
+        served.daemon.feeds.close()
+        slow.transport.resumeProducing()  # type: ignore[union-attr]
+        await until(lambda: not slow.open)

@@ -9,7 +9,10 @@ from urllib.parse import quote
 
 import pytest
 from served import Served
+from twisted.internet.defer import fail
 from upstream import Upstream, answer, until
+
+from pushd.errors import HistoryError
 
 CONFIG = """
 [server]
@@ -91,7 +94,7 @@ async def test_the_first_block_carries_the_reconnection_time_and_an_id(api: Api)
         for _ in range(5):
             stream = await served.stream("/topics/stocks")
             await until(lambda: stream.body)  # noqa: B023
-            match = re.fullmatch(rb"retry: (\d+)\nid: [0-9a-z]+-0\n\n", stream.body)
+            match = re.fullmatch(rb"retry: (\d+)\nid: [0-9a-z]+-0\.[0-9a-f]{6}\n\n", stream.body)
             assert match, stream.body
             times.add(int(match[1]))
         assert all(3000 <= time <= 5000 for time in times)
@@ -447,3 +450,64 @@ async def test_headers_that_are_no_utf_8_are_no_error_of_ours(api: Api) -> None:
             )
             await until(lambda: connection.received)  # noqa: B023
             assert connection.answer.status == status, header
+
+
+async def test_an_id_does_not_speak_for_the_topic_of_other_credentials(api: Api) -> None:
+    async with api.upstream, api.serve() as served:
+        one = await served.stream("/topics/private", authorization="Bearer a")
+        await one.until(lambda: one.page.documents)
+        other = await served.stream("/topics/private", authorization="Bearer b")
+        await other.until(lambda: other.page.documents)
+        again = await served.stream(
+            "/topics/private", authorization="Bearer b", last_event_id=one.parser.last_id
+        )
+        await again.until(lambda: again.page.documents == {"": {"for": ["Bearer b"]}})
+
+
+async def test_a_private_document_is_for_no_shared_cache(api: Api) -> None:
+    async with api.upstream, api.serve() as served:
+        for headers, expected in (
+            ({}, "no-cache"),
+            ({"authorization": "Bearer a"}, "private, no-cache"),
+        ):
+            got = await served.ask("/topics/private", accept="application/json", **headers)
+            assert got.headers["cache-control"] == expected
+
+
+async def test_a_source_may_be_polled_whether_anybody_watches_or_not(api: Api) -> None:
+    text = '[sources.a]\nurl = "{url}"\nevery = 0.05\nwhen = "always"\n'
+    async with api.upstream, Served(text.format(url=api.upstream.url("/a"))) as served:
+        await until(lambda: len(api.upstream.requests) >= 3)
+        stream = await served.stream("/topics/a")
+        await stream.until(lambda: stream.page.documents)
+        stream.abort()
+        await until(lambda: not served.daemon.feeds._feeds)
+        before = len(api.upstream.requests)
+        await until(lambda: len(api.upstream.requests) > before + 1)
+
+
+async def test_stopping_while_somebody_waits_for_a_document_stops_everything(api: Api) -> None:
+    api.hold = True
+    async with api.upstream:
+        async with api.serve() as served:
+            stream = await served.stream("/topics/stocks")
+            connection = await served.send("/topics/quotes/A", accept="application/json")
+            await until(lambda: len(api.upstream.requests) == 2)
+        assert not stream.open
+        assert not connection.open
+        await until(lambda: not api.upstream.open)
+        assert not served.daemon.hub._watchers
+
+
+async def test_what_the_history_refuses_is_503(api: Api) -> None:
+    async with api.upstream, api.serve() as served:
+        history = served.daemon.hub._history
+        history.load = lambda key: fail(HistoryError("The disk is full."))  # type: ignore[method-assign]
+        history.append = history.load  # type: ignore[method-assign,assignment]
+        for got in (
+            await served.ask("/topics/news"),
+            await served.ask("/topics/stocks", accept="application/json"),
+            await served.publish("news", b"1"),
+        ):
+            assert (got.status, got.headers["retry-after"]) == (503, "5")
+            assert "The disk is full." in got.json["detail"]
