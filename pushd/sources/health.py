@@ -14,6 +14,13 @@ from pushd.interfaces import IHub
 from pushd.topic import DocumentTopic, State
 
 
+GRACE = 1.0
+"""
+Seconds in which a source may answer whom nobody had watched for long. A page
+need not hear that its document is old and at once that it no longer is.
+"""
+
+
 class Health:
     """
     The health of one topic's source.
@@ -35,9 +42,9 @@ class Health:
         self._waiting: IDelayedCall | None = None
 
     def watched(self) -> None:
-        """Somebody listens from now on."""
+        """Somebody listens from now on, and the source is about to be asked."""
         self._watched = True
-        self._wait()
+        self._wait(GRACE)
 
     def unwatched(self) -> None:
         """Nobody listens any more; a source that is not polled is not ill."""
@@ -62,17 +69,14 @@ class Health:
         """
         self._tell("error", reason)
 
-    def _wait(self) -> None:
-        """For the moment at which the last good answer will be too old."""
+    def _wait(self, least: float = 0.0) -> None:
+        """For the moment at which the last good answer will be too old, and `least` seconds."""
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
         if self._watched and self._stale_at is not None:
-            wait = self._stale_at - self._clock.seconds()
-            if wait > 0:
-                self._waiting = self._clock.callLater(wait, self._went_stale)
-            else:
-                self._went_stale()
+            wait = max(least, self._stale_at - self._clock.seconds())
+            self._waiting = self._clock.callLater(wait, self._went_stale)
 
     def _went_stale(self) -> None:
         self._waiting = None

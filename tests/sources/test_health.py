@@ -65,4 +65,7 @@ def test_nobody_is_told_while_nobody_listens(
     assert topic.status.state == "ok"
     assert house.clock.getDelayedCalls() == []
     health.watched()
+    house.clock.advance(0.5)
+    assert topic.status.state == "ok"
+    house.clock.advance(0.5)
     assert topic.status.state == "stale"

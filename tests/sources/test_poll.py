@@ -350,9 +350,23 @@ def test_who_comes_after_a_long_silence_hears_that_the_document_is_old() -> None
     polled.client.receive().drop()
     polled.wait(6)
     polled.client.connect()
+    polled.wait(1)
     assert polled.told == ["stale"]
     polled.upstream.answer()
     assert polled.told == ["stale", "ok"]
+
+
+def test_who_comes_after_a_long_silence_hears_nothing_if_the_source_answers_soon() -> None:
+    polled = Polled(stale_after=5.0)
+    polled.client.connect()
+    polled.upstream.answer()
+    polled.client.receive().drop()
+    polled.wait(6)
+    polled.client.connect()
+    polled.wait(0.5)
+    polled.upstream.answer()
+    polled.wait(2)
+    assert polled.told == []
 
 
 def test_a_reload_loses_neither_the_document_nor_the_place(polled: Polled) -> None:
