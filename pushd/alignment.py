@@ -1,9 +1,7 @@
 """
-What two JSON values have in common.
-
-Here live the strict equality of JSON values and the alignment of two lists: which elements are
-the same ones, in their order, moved, or edited. Everything is bounded by an amount of work, not
-by a clock, so that the same two lists always align in the same way.
+How two lists of JSON values align: which elements are the same ones, in their order, moved, or
+edited. Everything is bounded by an amount of work, not by a clock, so that the same two lists
+always align in the same way.
 
 Nothing here knows what a patch or an event looks like: that is ``delta``.
 """
@@ -11,159 +9,31 @@ Nothing here knows what a patch or an event looks like: that is ``delta``.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from itertools import accumulate, islice
 from operator import lt
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import msgspec
 
+from pushd.equality import canonical, differences, same
 from pushd.event import Json
-
-Pairs: TypeAlias = "dict[int, int]"
-"""The place of an element in the new list: the place of the same element in the old one."""
+from pushd.naming import Loose, Pairs, named, once, without
+from pushd.work import TooFarApart, Work
 
 Run: TypeAlias = "tuple[int, int, int]"
 """Where elements of the new list begin that are together in the old one, where there, how many."""
 
-Loose: TypeAlias = "tuple[list[int], list[int]]"
-"""The old and the new places, ascending, of elements that have no partner yet."""
-
 Step: TypeAlias = "tuple[Literal['remove', 'move', 'add'], int, int]"
 """``remove``, index, 0; ``move``, from, index; or ``add``, index, place in the new list."""
 
-canonical = msgspec.json.Encoder(order="sorted").encode
-"""
-The bytes that two JSON values share exactly when they are equal.
-
-They stand in for the values wherever these are compared or looked up: Python says that
-``1 == True == 1.0``, has no hashes for lists and dicts, and lets a hostile document choose
-integers that all have the same hash.
-"""
-
 _EDITS = 100
 """How far apart two lists may be for a shortest edit script, which costs its square."""
+_SAMPLE = 16
+"""How many changed elements are looked at to see whether they have only changed places."""
 _BLOCK = 256
 """How many elements are compared at a time once a run of equal ones has begun."""
-_PAGE = 64
-"""How many pairs are compared at once, as most are equal."""
-_FIELDS = 16
-"""How many fields of an element are looked at."""
-_ROUNDS = 3
-"""How many fields may name elements: those that one does not tell apart, another may."""
-_SAMPLE = 16
-"""How many pairs are looked at to see whether a field names its element."""
-_ALIKE = 0.5
-"""The part of their fields that two elements share for certain to be the same one, edited."""
-_Fields: TypeAlias = "dict[int | str, Json]"
-_Elements: TypeAlias = "dict[int, _Fields]"
-"""The elements at some places, ascending."""
-
-
-class TooMuchWork(Exception):
-    """It costs too much to say how the values differ."""
-
-
-class TooFarApart(Exception):
-    """The values differ in so much that it is not worth saying how."""
-
-
-class Work:
-    """
-    How much may still be spent, in nanoseconds of an ordinary machine.
-
-    Prices come from a rough list, not from a clock: a slow machine takes longer, but it finds
-    the same answer.
-    """
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def affords(self, price: int) -> bool:
-        """Pay, and say whether there was enough."""
-        self.left -= price
-        return self.left >= 0
-
-    def spend(self, price: int) -> None:
-        """Pay, or raise :class:`TooMuchWork`."""
-        if not self.affords(price):
-            raise TooMuchWork
-
-
-def equal(old: Json, new: Json) -> bool:
-    """
-    Whether two JSON values are the same.
-
-    A change of type is a change (``1``, ``1.0`` and ``true`` differ, as do ``0.0`` and
-    ``-0.0``), the order of keys is not, the order of a list is. Any depth is fine.
-    """
-    try:
-        return same(old, new)
-    except RecursionError:
-        return _equal_by_levels(old, new)
-
-
-def same(old: Json, new: Json) -> bool:
-    """As :func:`equal`, but raises RecursionError where values are too deep for C."""
-    # `==` tells most different values apart early on; only the bytes know 1 from True.
-    return old == new and canonical(old) == canonical(new)
-
-
-def differences(olds: list[Json], news: list[Json], most: int, work: Work) -> list[int]:
-    """
-    The places at which two lists of the same length differ.
-
-    Raises TooFarApart if there are more than ``most``, TooMuchWork, and RecursionError as
-    :func:`same`.
-    """
-    found: list[int] = []
-    for start in range(0, len(olds), _PAGE):
-        old_page, new_page = olds[start : start + _PAGE], news[start : start + _PAGE]
-        work.spend(500)
-        if same(old_page, new_page):
-            continue
-        if len(old_page) > 1:
-            work.spend(150 * len(old_page))
-            pairs = zip(old_page, new_page, strict=True)
-            found += [start + place for place, pair in enumerate(pairs) if not same(*pair)]
-        else:
-            found.append(start)
-        if len(found) > most:
-            raise TooFarApart
-    return found
-
-
-def _equal_by_levels(old: Json, new: Json) -> bool:
-    """As :func:`equal`, for values that are too deep for C: peel them until they are not."""
-    olds, news = [old], [new]
-    levels = 1
-    while True:
-        for _ in range(levels):
-            peeled = _peel(olds, news)
-            if peeled is None:
-                return False
-            olds, news = peeled
-        try:
-            return canonical(olds) == canonical(news)
-        except RecursionError:
-            levels *= 2
-
-
-def _peel(olds: list[Json], news: list[Json]) -> tuple[list[Json], list[Json]] | None:
-    """What is inside of the containers, level with level; None where the values differ."""
-    inner_old: list[Json] = []
-    inner_new: list[Json] = []
-    for old, new in zip(olds, news, strict=True):
-        if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
-            inner_old += old.values()
-            inner_new += map(new.__getitem__, old)
-        elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-            inner_old += old
-            inner_new += new
-        elif isinstance(old, dict | list) or isinstance(new, dict | list) or not same(old, new):
-            return None
-    return inner_old, inner_new
 
 
 class Alignment(msgspec.Struct):
@@ -286,7 +156,7 @@ def _changed_in_place(old: list[Json], new: list[Json], most: int, work: Work) -
         work.spend(4 * sum(map(len, gone)))
         if not gone.isdisjoint(canonical(new[place]) for place in places):
             return None
-    pairs = _named(old, new, (changed, changed), work)
+    pairs = named(old, new, (changed, changed), work)
     return changed if all(place == source for place, source in pairs.items()) else None
 
 
@@ -312,15 +182,15 @@ def _align(old: list[Json], new: list[Json], head: int, most: int, work: Work) -
     loose = _between(kept, len(old), len(new))
     work.spend(500 * (len(loose[0]) + len(loose[1])))
     found = _shared(old_bytes, new_bytes, loose)
-    loose = _without(loose, found)
-    named = _named(old, new, loose, work)
-    loose = _without(loose, named)
-    kept, moved = _settle(kept, found | named, most, work)
+    loose = without(loose, found)
+    by_name = named(old, new, loose, work)
+    loose = without(loose, by_name)
+    kept, moved = _settle(kept, found | by_name, most, work)
     beside = _beside(kept, loose)
-    gone, came = _without(loose, beside)
+    gone, came = without(loose, beside)
     edited = {
         place: source
-        for place, source in (named | beside).items()
+        for place, source in (by_name | beside).items()
         if old_bytes[source] != new_bytes[place]
     }
     if len(moved) + len(gone) + len(came) + len(edited) > most:
@@ -429,18 +299,9 @@ def _retrace(trail: list[dict[int, int]], x: int, y: int) -> list[Run]:
 
 def _shared(old: list[bytes], new: list[bytes], loose: Loose) -> Pairs:
     """The pairs of equal elements that are loose once in either list."""
-    sources = _once([old[place] for place in loose[0]], loose[0])
-    places = _once([new[place] for place in loose[1]], loose[1])
+    sources = once([old[place] for place in loose[0]], loose[0])
+    places = once([new[place] for place in loose[1]], loose[1])
     return {place: sources[name] for name, place in places.items() if name in sources}
-
-
-def _once(names: list[bytes], places: list[int]) -> dict[bytes, int]:
-    """The place of every name that is there once."""
-    found = dict(zip(names, places, strict=True))
-    if len(found) < len(names):
-        times = Counter(names)
-        found = {name: place for name, place in found.items() if times[name] == 1}
-    return found
 
 
 def _in_order(pairs: list[tuple[int, int]], most: int, work: Work) -> Pairs:
@@ -511,78 +372,3 @@ def _between(runs: list[Run], old_length: int, new_length: int) -> Loose:
         olds += range(source, next_source)
         place, source = next_place + length, next_source + length
     return olds, news
-
-
-def _without(loose: Loose, pairs: Pairs) -> Loose:
-    """The places that are in no pair."""
-    sources = set(pairs.values())
-    return (
-        [source for source in loose[0] if source not in sources],
-        [place for place in loose[1] if place not in pairs],
-    )
-
-
-def _named(old: list[Json], new: list[Json], loose: Loose, work: Work) -> Pairs:
-    """
-    Pair elements, edited or not, that a field of theirs names, such as an id or a symbol.
-
-    Which one does is seen from the elements: it is there once in either list, and those that
-    it pairs are alike. Rows, too, may be named by a column.
-    """
-    pairs: Pairs = {}
-    for _ in range(_ROUNDS):
-        if not all(loose):
-            break
-        work.spend(2000 + 200 * (len(loose[0]) + len(loose[1])))
-        olds = {source: _fields(old[source]) for source in loose[0]}
-        news = {place: _fields(new[place]) for place in loose[1]}
-        found = _best_named(olds, news, work)
-        pairs |= found
-        loose = _without(loose, found)
-        if not found:
-            break
-    return pairs
-
-
-def _best_named(olds: _Elements, news: _Elements, work: Work) -> Pairs:
-    """The pairs that the most telling field makes; none if there is no such field."""
-    best: Pairs = {}
-    best_score = 0.0
-    first = next(iter(olds.values()))
-    for field in [field for field, value in first.items() if isinstance(value, str | int)]:
-        work.spend(2000 + 200 * (len(olds) + len(news)))
-        sources, places = _by_name(olds, field), _by_name(news, field)
-        pairs = {place: sources[name] for name, place in places.items() if name in sources}
-        sample = list(pairs.items())[:: max(1, len(pairs) // _SAMPLE)]
-        work.spend(2000 * len(sample))
-        alike = sum(_likeness(olds[source], news[place]) for place, source in sample)
-        score = alike * len(pairs) / max(1, len(sample))
-        if score > best_score:
-            best, best_score = pairs, score
-        if score >= _ALIKE * min(len(olds), len(news)):
-            break
-    return best
-
-
-def _fields(element: Json) -> _Fields:
-    """The first members of an object, or columns of a row."""
-    if isinstance(element, list):
-        return dict(enumerate(element[:_FIELDS]))
-    if not isinstance(element, dict):
-        return {}
-    fields = cast("_Fields", element)
-    return fields if len(element) <= _FIELDS else dict(islice(fields.items(), _FIELDS))
-
-
-def _by_name(elements: _Elements, field: int | str) -> dict[bytes, int]:
-    """The places of the elements whose field no other has the same."""
-    names = [canonical(fields.get(field)) for fields in elements.values()]
-    found = _once(names, list(elements))
-    found.pop(b"null", None)
-    return found
-
-
-def _likeness(old: _Fields, new: _Fields) -> float:
-    """Which part of their fields two elements share, roughly: 0 to 1."""
-    alike = sum(1 for field, value in old.items() if field in new and new[field] == value)
-    return alike / max(len(old), len(new), 1)

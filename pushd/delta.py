@@ -15,18 +15,11 @@ from typing import cast
 
 import msgspec
 
-from pushd.alignment import (
-    TooFarApart,
-    TooMuchWork,
-    Work,
-    align,
-    canonical,
-    differences,
-    equal,
-    increasing,
-)
+from pushd.alignment import align, increasing
+from pushd.equality import canonical, differences, equal
 from pushd.errors import SourceError
 from pushd.event import Document, Json, Payload
+from pushd.work import TooFarApart, TooMuchWork, Work
 
 __all__ = ["changes", "equal", "patch"]
 

@@ -10,16 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import documents, edited
 
-from pushd.alignment import (
-    Alignment,
-    TooFarApart,
-    TooMuchWork,
-    Work,
-    align,
-    differences,
-    increasing,
-)
+from pushd.alignment import Alignment, align, increasing
+from pushd.equality import differences
 from pushd.event import Json
+from pushd.work import TooFarApart, TooMuchWork, Work
 
 ENOUGH = 10**9
 

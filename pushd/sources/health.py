@@ -13,7 +13,6 @@ from twisted.logger import Logger
 from pushd.interfaces import IHub
 from pushd.topic import DocumentTopic, State
 
-
 GRACE = 1.0
 """
 Seconds in which a source may answer whom nobody had watched for long. A page
