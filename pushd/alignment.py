@@ -149,13 +149,15 @@ def _changed_in_place(old: list[Json], new: list[Json], most: int, work: Work) -
         return None
     if len(changed) == 1:
         return changed
-    # Where elements have shifted, the first few show it already.
+    # Where elements have shifted, the first few show it already. What the others cost, mostly
+    # for the containers in them, is paid before they are looked at.
     for places in (changed[:_SAMPLE], changed)[: 1 if len(changed) <= _SAMPLE else 2]:
         work.spend(3000 + 150 * len(places))
         gone = {canonical(old[place]) for place in places}
-        work.spend(4 * sum(map(len, gone)))
         if not gone.isdisjoint(canonical(new[place]) for place in places):
             return None
+        price = sum(4 * len(name) + 80 * (name.count(b"[") + name.count(b"{")) for name in gone)
+        work.spend(price * (len(changed) - len(places)) // max(1, len(gone)))
     pairs = named(old, new, (changed, changed), work)
     return changed if all(place == source for place, source in pairs.items()) else None
 

@@ -150,7 +150,7 @@ class Daemon(Service):
         if self._upstream is not None:
             self._upstream.start()
         await self.hub.open()
-        endpoint = serverFromString(self._reactor, self._listen)
+        endpoint = serverFromString(self._reactor, _with_backlog(self._listen))
         self._port = await endpoint.listen(self._site())
         address = self._port.getHost()
         self.log.info("pushd {version} listens on {address}", version=__version__, address=address)
@@ -243,9 +243,19 @@ def _check(settings: Config, path: str) -> None:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def _with_backlog(description: str) -> str:
+    """
+    An endpoint that lets thousands connect at once. Twisted's 50 make the
+    kernel drop the rest, who try again after a second, and then after three.
+    """
+    if description.startswith(("tcp:", "ssl:", "unix:")) and "backlog=" not in description:
+        return f"{description}:backlog=4096"
+    return description
+
+
 def _check_endpoint(description: str, path: str) -> None:
     try:
-        serverFromString(_reactor(), description)
+        serverFromString(_reactor(), _with_backlog(description))
     except Exception as error:
         raise ConfigError(f"{path}: {description!r} is no endpoint: {error}") from None
 
