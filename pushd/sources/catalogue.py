@@ -217,6 +217,20 @@ def check_expressions(config: Config) -> None:
         if problem or len(set(names)) != len(names) or not all(n.isidentifier() for n in names):
             problem = problem or "placeholders need names, each of its own: {room}"
             raise ConfigError(f"publish.topics: {template!r}: {problem}")
+    _check_overlaps(config)
+
+
+def _check_overlaps(config: Config) -> None:
+    """A name belongs to the first that it fits; what is behind that would never be reached."""
+    before: list[tuple[Pattern, str]] = []
+    topics = [(f"sources.{name}.topic", source.topic) for name, source in config.sources.items()]
+    topics += [("publish.topics", template) for template in config.publish.topics]
+    for path, template in topics:
+        example = re.sub(r"\{[^{}]*\}", "x", template)
+        for pattern, owner in before:
+            if pattern.match(example) is not None:
+                raise ConfigError(f"{path}: {template!r} is taken by {owner}, which comes first")
+        before.append((Pattern(template), path))
 
 
 def _digest(forwarded: Mapping[str, str]) -> str:

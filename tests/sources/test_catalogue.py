@@ -244,6 +244,15 @@ def test_sources_that_are_always_polled_are_known_at_the_start() -> None:
     ("text", "message"),
     [
         ('[sources.s]\nurl = "https://a/"\nselect = "a["', "sources.s.select: "),
+        (
+            '[sources.a]\nurl = "https://a/{x}"\ntopic = "q/{x}"\n'
+            '[sources.b]\nurl = "https://a/"\ntopic = "q/c"',
+            "sources.b.topic: 'q/c' is taken by sources.a.topic",
+        ),
+        (
+            '[publish]\ntopics = ["q/{z}"]\n[sources.a]\nurl = "https://a/{x}"\ntopic = "q/{x}"',
+            "publish.topics: 'q/{z}' is taken by sources.a.topic",
+        ),
         ('[publish]\ntopics = ["a//b"]', "publish.topics: 'a//b': "),
         ('[publish]\ntopics = ["{a}/{a}"]', "publish.topics: '{a}/{a}': "),
     ],
