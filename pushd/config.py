@@ -15,7 +15,7 @@ import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -228,6 +228,10 @@ def _told(message: str, kind: type, path: str) -> str:
     if unknown:
         names = [field.name for field in msgspec.structs.fields(kind)]
         return f"{path}: unknown key {unknown[1]!r}{_nearest(unknown[1], names)}"
+    if what.startswith("Invalid enum value"):
+        name = where.rstrip("`").rpartition(".")[2]
+        choice = " or ".join(repr(one) for one in get_args(get_type_hints(kind)[name]))
+        return f"{path}.{name}: expected {choice}, got {what.rpartition(' ')[2]}"
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if missing:
         return f"{path}: the key {missing[1]!r} is missing"

@@ -92,6 +92,15 @@ def makeService(options: Options) -> Service:
     return Daemon(reactor, upstream.config(), options["listen"], upstream)
 
 
+class CannotStartError(SystemExit, Exception):
+    """
+    Ends the process with an exit code and without a traceback.
+
+    An Exception too: that is what makes twistd tell the command that started a
+    daemon, which would otherwise wait for ever.
+    """
+
+
 class Daemon(Service):
     """
     :param reactor: runs it.
@@ -135,7 +144,7 @@ class Daemon(Service):
         if failures:
             # TCP ports tell at once: twistd ends with this exit code.
             self._say_why(failures[0])
-            raise SystemExit(1)
+            raise CannotStartError(1)
         self._opened.addCallback(lambda _: self._opened_late(failures))
 
     def _opened_late(self, failures: list[Failure]) -> None:
@@ -157,7 +166,7 @@ class Daemon(Service):
 
     def _say_why(self, failure: Failure) -> None:
         error = failure.value
-        if not isinstance(error, CannotListenError | OSError):
+        if not isinstance(error, CannotListenError | OSError | OverflowError):
             self.log.failure("pushd cannot start", failure)
             return
         self.log.critical(

@@ -88,6 +88,8 @@ class Poller:
         self._validators: dict[str, str] = {}
         self._mark = b""
         self._failures = 0
+        self._began = 0.0
+        self._abandoned = False
         self._not_before = 0.0
         self._loop: LoopingCall | None = None
         self._resting: IDelayedCall | None = None
@@ -110,6 +112,10 @@ class Poller:
         self._stop()
         # What is being recorded is recorded: the next watcher starts from there.
         if self._polling is not None and not self._recording:
+            if self._abandoned or self.topic.document is not None:
+                # Who comes and goes must not make us ask a slow upstream each time.
+                self._not_before = max(self._not_before, self._began + self._source.every)
+            self._abandoned = True
             self._polling.cancel()
 
     def refresh(self) -> Deferred[None]:
@@ -189,7 +195,7 @@ class Poller:
             one.callback(None)
 
     async def _exchange(self) -> None:
-        began = self._around.clock.seconds()
+        self._began = self._around.clock.seconds()
         try:
             answer = await self._fetch()
             await self._take(answer)
@@ -206,7 +212,8 @@ class Poller:
             self.log.failure("polling {topic!r} failed", topic=self.topic.name)
             self._failed("pushd could not read the answer; its log says why.", None)
         else:
-            self._succeeded(began, answer)
+            self._succeeded(answer)
+        self._abandoned = False
 
     def _fetch(self) -> Deferred[Answer]:
         source = self._source
@@ -254,11 +261,11 @@ class Poller:
 
     # What came of it.
 
-    def _succeeded(self, began: float, answer: Answer) -> None:
+    def _succeeded(self, answer: Answer) -> None:
         now = self._around.clock.seconds()
         fresh = pace.fresh_for(_header(answer, "Cache-Control"), _header(answer, "Age"))
         self._failures = 0
-        self._not_before = max(began + self._source.every, now + fresh)
+        self._not_before = max(self._began + self._source.every, now + fresh)
         self._health.answered(max(0.0, fresh - self._source.every))
 
     def _failed(self, reason: str, retry_after: float | None) -> None:

@@ -7,6 +7,7 @@ said in the query too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 from twisted.web.iweb import IRequest
@@ -21,6 +22,7 @@ JSON = "application/json"
 LONGEST_CLIENT = 128
 """How many characters a page may choose to be known by."""
 
+_CHARSET = re.compile(r";\s*charset=[^;,]*", re.IGNORECASE)
 _RESUME = ("lastEventId", "Last-Event-ID", "lastEventID", "last_event_id")
 
 
@@ -118,7 +120,9 @@ def representation(request: IRequest, offers: Sequence[str]) -> str:
 
     :raises ClientError: 406, it wants none of them.
     """
-    accept = parse_accept_header(header(request, "Accept") or "*/*", MIMEAccept)
+    # A charset is no part of what is negotiated; some clients name one all the same.
+    wanted = _CHARSET.sub("", header(request, "Accept") or "*/*")
+    accept = parse_accept_header(wanted, MIMEAccept)
     best = max(offers, key=lambda offer: (accept.quality(offer), offer in accept.values()))
     if accept.quality(best) <= 0:
         raise ClientError(

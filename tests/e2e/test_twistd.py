@@ -83,6 +83,10 @@ def test_a_port_in_use_is_told_without_a_traceback(tmp_path: Path) -> None:
         assert "Address already in use" in said
         assert "--listen tcp:PORT" in said
         assert "Traceback" not in said
+        # As a daemon, too, the command ends and says so.
+        result = twistd(tmp_path, "--pidfile=p", "--logfile=l", "pushd", "--listen", listen)
+        assert result.returncode == 1
+        assert "Address already in use" in (tmp_path / "l").read_text()
 
 
 def test_tokens_and_forwarded_values_never_reach_the_log(tmp_path: Path) -> None:

@@ -131,6 +131,14 @@ def test_the_last_to_leave_stops_it_and_the_poll_under_way(polled: Polled) -> No
     assert polled.topic.status.state == "ok"
 
 
+def test_coming_and_going_does_not_make_it_ask_a_slow_upstream_each_time(polled: Polled) -> None:
+    for _ in range(20):
+        polled.client.connect().drop()
+    assert len(polled.upstream.asked) == 2
+    polled.client.connect()
+    assert polled.wait(1) == 1
+
+
 def test_one_of_two_may_leave(polled: Polled) -> None:
     polled.client.connect()
     polled.house.client(polled.topic).connect().drop()

@@ -176,6 +176,7 @@ async def test_several_topics_come_in_envelopes_under_one_id(api: Api) -> None:
         ("text/event-stream, application/json", "text/event-stream"),
         ("text/event-stream;q=0.5, application/json", "application/json"),
         ("text/event-stream;q=0, */*", "application/json"),
+        ("text/event-stream;charset=utf-8", "text/event-stream"),
         ("text/html", None),
         ("application/x-ndjson", None),
         ("*/*;q=0", None),
