@@ -178,10 +178,15 @@ def parse(text: str, environment: Mapping[str, str] = os.environ) -> Config:
                 f"server.cors_origins: {origin!r} is no origin: "
                 'scheme://host or scheme://host:port, in lower case and without a path; or "*"'
             )
+    publish = _section(tree.get("publish", {}), Publish, "publish")
+    for template in publish.topics:
+        problem = _template_problem(template)
+        if problem:
+            raise ConfigError(f"publish.topics: {template!r}: {problem}")
     return Config(
         server=server,
         history=_section(tree.get("history", {}), History, "history"),
-        publish=_section(tree.get("publish", {}), Publish, "publish"),
+        publish=publish,
         sources=_sources(tree.get("sources", {})),
     )
 
@@ -189,6 +194,19 @@ def parse(text: str, environment: Mapping[str, str] = os.environ) -> Config:
 def placeholders(template: str) -> list[str]:
     """The names in braces of a template, in order: ``["symbol"]``."""
     return _PLACEHOLDER.findall(template)
+
+
+def example(template: str) -> str:
+    """A name that fits a template: ``quotes/x`` for ``quotes/{symbol}``."""
+    return _PLACEHOLDER.sub("x", template)
+
+
+def _template_problem(template: str) -> str | None:
+    """Why `template` cannot be one of topics' names; None if it can."""
+    names = placeholders(template)
+    if len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
+        return "placeholders need names, each of its own: {symbol}"
+    return topic_problem(example(template))
 
 
 def _expand(value: Any, path: str, environment: Mapping[str, str]) -> Any:
@@ -263,7 +281,7 @@ def _sources(tree: Any) -> dict[str, Source]:
 
 def _check_source(source: Source, path: str) -> None:
     """What a type cannot say."""
-    problem = topic_problem(_PLACEHOLDER.sub("x", source.topic))
+    problem = _template_problem(source.topic)
     if problem:
         raise ConfigError(f"{path}.topic: {problem}")
     _check_url(source, path)
@@ -309,8 +327,6 @@ def _check_url(source: Source, path: str) -> None:
     if not source.url.isascii() or not source.url.isprintable() or " " in source.url:
         raise ConfigError(f"{path}.url: other than printable ASCII has to be percent-encoded")
     names = placeholders(source.topic)
-    if len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
-        raise ConfigError(f"{path}.topic: placeholders need names, each of its own: {{symbol}}")
     if set(names) != set(placeholders(source.url)):
         raise ConfigError(
             f"{path}.url: needs the placeholders of topic, all and only those: {names}"

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 from jmespath.exceptions import JMESPathError
 
-from pushd.config import Config, Source, placeholders, topic_problem
+from pushd.config import Config, Source, example, topic_problem
 from pushd.errors import ClientError, ConfigError
 from pushd.interfaces import IHub, ISource
 from pushd.sources.digest import compiled
@@ -211,12 +211,6 @@ def check_expressions(config: Config) -> None:
                 compiled(source.select)
             except JMESPathError as error:
                 raise ConfigError(f"sources.{name}.select: {error}") from None
-    for template in config.publish.topics:
-        names = placeholders(template)
-        problem = topic_problem(re.sub(r"\{[^{}]*\}", "x", template))
-        if problem or len(set(names)) != len(names) or not all(n.isidentifier() for n in names):
-            problem = problem or "placeholders need names, each of its own: {room}"
-            raise ConfigError(f"publish.topics: {template!r}: {problem}")
     _check_overlaps(config)
 
 
@@ -226,9 +220,8 @@ def _check_overlaps(config: Config) -> None:
     topics = [(f"sources.{name}.topic", source.topic) for name, source in config.sources.items()]
     topics += [("publish.topics", template) for template in config.publish.topics]
     for path, template in topics:
-        example = re.sub(r"\{[^{}]*\}", "x", template)
         for pattern, owner in before:
-            if pattern.match(example) is not None:
+            if pattern.match(example(template)) is not None:
                 raise ConfigError(f"{path}: {template!r} is taken by {owner}, which comes first")
         before.append((Pattern(template), path))
 

@@ -168,8 +168,13 @@ class Poller:
         if not self._in_phase:
             self._in_phase = True
             self._rest(max(wait, pace.phase(self._source.every, self._around.chance())))
-        elif wait > self._until_next_tick(loop):
+        elif self._asked_to_rest and wait > self._until_next_tick(loop):
             self._rest(wait)
+
+    @property
+    def _asked_to_rest(self) -> bool:
+        """Whether more than the interval has to pass; a tick that was late asks for nothing."""
+        return self._not_before > self._began + self._source.every
 
     def _until_next_tick(self, loop: LoopingCall) -> float:
         """The loop keeps to its grid, however long a poll took."""

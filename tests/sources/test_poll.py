@@ -156,6 +156,15 @@ def test_polls_are_an_interval_apart_after_a_random_first_rest(polled: Polled) -
     assert times == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5]
 
 
+def test_ticks_that_come_late_do_not_add_up(polled: Polled) -> None:
+    polled.client.connect()
+    for _ in range(300):
+        if polled.upstream.busy:
+            polled.upstream.answer()
+        polled.house.clock.advance(0.37)
+    assert len(polled.upstream.asked) == 111
+
+
 def test_two_sources_that_begin_together_do_not_stay_together() -> None:
     seconds = []
     for chance in (0.0, 0.75):
