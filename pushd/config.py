@@ -9,6 +9,7 @@ or knows what an option does.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -60,7 +61,7 @@ Headers of one hop, or of the conversation between pushd and its source
 """
 
 LONGEST_NAME = 256
-"""How many characters the name of a topic may have."""
+"""How many characters the name of a topic may have, if server.max_topic_name does not say."""
 
 T = TypeVar("T")
 
@@ -77,7 +78,21 @@ class Server(Section, frozen=True):
     heartbeat: Seconds = 15.0
     retry: Seconds = 3.0
     retry_spread: Some = 2.0
+    retry_when_busy: Seconds = 30.0
     chunked: bool = True
+    drain: Some = 10.0
+    client_timeout: Seconds = 60.0
+    peer_timeout: Annotated[float, Meta(ge=1, le=86_400)] = 30.0
+    header_timeout: Seconds = 20.0
+    body_timeout: Seconds = 60.0
+    send_buffer: Annotated[int, Meta(ge=4096, le=1_000_000_000)] = 262_144
+    max_clients: Count = 50_000
+    max_clients_per_peer: Count = 1000
+    trusted_proxies: tuple[Name, ...] = ("127.0.0.0/8", "::1")
+    max_topics_per_client: Count = 100
+    max_topic_name: Annotated[int, Meta(ge=1, le=4096)] = LONGEST_NAME
+    max_url: Annotated[int, Meta(ge=64, le=1_048_576)] = 8192
+    max_header: Annotated[int, Meta(ge=1024, le=1_048_576)] = 16_384
 
 
 class History(Section, frozen=True):
@@ -95,6 +110,7 @@ class Publish(Section, frozen=True):
     tokens: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
     topics: tuple[Name, ...] = ()
     max_body: Count = 1_048_576
+    max_rate: Annotated[float, Meta(gt=0)] = 1000.0
 
     def __repr__(self) -> str:
         """Without the tokens: what is printed ends up in a log."""
@@ -178,6 +194,14 @@ def parse(text: str, environment: Mapping[str, str] = os.environ) -> Config:
                 f"server.cors_origins: {origin!r} is no origin: "
                 'scheme://host or scheme://host:port, in lower case and without a path; or "*"'
             )
+    for network in server.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ConfigError(
+                f"server.trusted_proxies: {network!r} is neither an IP address nor a network: "
+                '"192.0.2.7", "192.0.2.0/24", "2001:db8::/32"'
+            ) from None
     publish = _section(tree.get("publish", {}), Publish, "publish")
     for template in publish.topics:
         problem = _template_problem(template)

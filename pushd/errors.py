@@ -41,6 +41,20 @@ class ClientError(PushdError):
         self.extra = extra or {}
 
 
+class BusyError(ClientError):
+    """
+    There is no room now, and there will be: 503 with a time to come back after.
+    A stream is not refused but told to wait, as an error would end an
+    EventSource for good.
+
+    :ivar why: one word or two for logs and metrics: ``"max_clients"``.
+    """
+
+    def __init__(self, why: str, detail: str, retry_after: int = 10) -> None:
+        super().__init__(503, detail, headers={"Retry-After": str(retry_after)})
+        self.why = why
+
+
 class SourceError(PushdError):
     """
     The upstream did not give a usable document.
