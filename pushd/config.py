@@ -204,14 +204,14 @@ def parse(text: str, environment: Mapping[str, str] = os.environ) -> Config:
             ) from None
     publish = _section(tree.get("publish", {}), Publish, "publish")
     for template in publish.topics:
-        problem = _template_problem(template)
+        problem = _template_problem(template, server.max_topic_name)
         if problem:
             raise ConfigError(f"publish.topics: {template!r}: {problem}")
     return Config(
         server=server,
         history=_section(tree.get("history", {}), History, "history"),
         publish=publish,
-        sources=_sources(tree.get("sources", {})),
+        sources=_sources(tree.get("sources", {}), server.max_topic_name),
     )
 
 
@@ -225,12 +225,12 @@ def example(template: str) -> str:
     return _PLACEHOLDER.sub("x", template)
 
 
-def _template_problem(template: str) -> str | None:
+def _template_problem(template: str, longest: int) -> str | None:
     """Why `template` cannot be one of topics' names; None if it can."""
     names = placeholders(template)
     if len(set(names)) != len(names) or not all(name.isidentifier() for name in names):
         return "placeholders need names, each of its own: {symbol}"
-    return topic_problem(example(template))
+    return topic_problem(example(template), longest)
 
 
 def _expand(value: Any, path: str, environment: Mapping[str, str]) -> Any:
@@ -285,7 +285,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(sorted(names))}"
 
 
-def _sources(tree: Any) -> dict[str, Source]:
+def _sources(tree: Any, longest: int) -> dict[str, Source]:
     if not isinstance(tree, dict):
         raise ConfigError("sources: expected tables, one a source: [sources.NAME]")
     sources: dict[str, Source] = {}
@@ -295,7 +295,7 @@ def _sources(tree: Any) -> dict[str, Source]:
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: expected a table: [{path}]")
         source = _section({"topic": name, **table}, Source, path)
-        _check_source(source, path)
+        _check_source(source, path, longest)
         if source.topic in owners:
             raise ConfigError(f"{path}.topic: {source.topic!r} is {owners[source.topic]}'s topic")
         owners[source.topic] = path
@@ -303,9 +303,9 @@ def _sources(tree: Any) -> dict[str, Source]:
     return sources
 
 
-def _check_source(source: Source, path: str) -> None:
+def _check_source(source: Source, path: str, longest: int) -> None:
     """What a type cannot say."""
-    problem = _template_problem(source.topic)
+    problem = _template_problem(source.topic, longest)
     if problem:
         raise ConfigError(f"{path}.topic: {problem}")
     _check_url(source, path)
@@ -357,7 +357,7 @@ def _check_url(source: Source, path: str) -> None:
         )
 
 
-def topic_problem(name: str) -> str | None:
+def topic_problem(name: str, longest: int = LONGEST_NAME) -> str | None:
     """
     Why `name` cannot name a topic; None if it can.
 
@@ -366,8 +366,8 @@ def topic_problem(name: str) -> str | None:
     """
     if not name:
         return "a topic needs a name"
-    if len(name) > LONGEST_NAME:
-        return f"a topic's name has at most {LONGEST_NAME} characters"
+    if len(name) > longest:
+        return f"a topic's name has at most {longest} characters (max_topic_name)"
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         return "a topic's name has no control characters or line breaks"
     if any(segment in ("", ".", "..") for segment in name.split("/")):

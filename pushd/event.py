@@ -113,8 +113,11 @@ class Draft(msgspec.Struct, frozen=True):
     :ivar payloads: in order; never empty.
     :ivar document: what a document topic holds after the last of them; None
         for a message topic.
+    :ivar began: when it was learned, in seconds of the reactor's clock, to measure
+        how long it takes from there to the clients; None for now.
     """
 
     topic: str
     payloads: tuple[Payload, ...]
     document: Document | None = None
+    began: float | None = None

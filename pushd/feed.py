@@ -11,18 +11,21 @@ can take more. Nothing is ever queued for one client.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushd.cursor import STEP_BYTES, Cursor, Older, Page, Step, advance, arrive, documents
 from pushd.event import mark
-from pushd.interfaces import IHub, IListener, ISubscriber
-from pushd.topic import Topic
+from pushd.interfaces import IHub, IListener, ISubscriber, Why
+from pushd.metrics import Metrics
+from pushd.topic import DocumentTopic, Topic
 from pushd.wire import Frame, WireFormat
 
 BURST_BYTES = 4 * STEP_BYTES
@@ -34,6 +37,14 @@ SHARED_BYTES = 1_048_576
 REPLY_BYTES = 1_000
 """What keeping a reply takes besides."""
 
+LEAVING_PER_SECOND = 1000
+"""How many clients are sent away at most, as they will all come to another node, or back."""
+
+LEAVING_STEP = 0.05
+"""Seconds between one bunch of those and the next."""
+
+_log = Logger()
+
 
 class Feeds:
     """
@@ -42,10 +53,11 @@ class Feeds:
     :param heartbeat: seconds of quiet after which a feed says that it lives.
     """
 
-    def __init__(self, hub: IHub, clock: IReactorTime, heartbeat: float) -> None:
+    def __init__(self, hub: IHub, clock: IReactorTime, heartbeat: float, metrics: Metrics) -> None:
         self.hub = hub
         self.clock = clock
         self.heartbeat = heartbeat
+        self.metrics = metrics
         self._feeds: dict[tuple[tuple[str, ...], str], Feed] = {}
 
     def subscribe(
@@ -65,12 +77,36 @@ class Feeds:
         cursor = arrive(feed.topics, given, hub.epoch, hub.head, feed.position)
         return feed.join(subscriber, cursor)
 
+    def __len__(self) -> int:
+        """How many subscriptions there are."""
+        return sum(len(feed.members) for feed in self._feeds.values())
+
+    async def drain(self, seconds: float, retry: Callable[[], float]) -> None:
+        """
+        Send all clients away, a few at a time, so that they don't come back all at once.
+
+        :param seconds: how long that may take.
+        :param retry: seconds after which one more is to come back.
+        """
+        leaving = [member for feed in self._feeds.values() for member in feed.members]
+        seconds = min(seconds, len(leaving) / LEAVING_PER_SECOND)
+        began = self.clock.seconds()
+        gone = 0
+        while gone < len(leaving):
+            # By the clock: a busy reactor comes late to each step.
+            part = (self.clock.seconds() - began + LEAVING_STEP) / max(seconds, LEAVING_STEP)
+            due = math.ceil(len(leaving) * min(part, 1.0))
+            for member in leaving[gone:due]:
+                member.send_away(retry())
+            gone = due
+            await deferLater(self.clock, LEAVING_STEP)
+
     def close(self) -> None:
         """End all streams; what was offered to them is sent."""
         for feed in tuple(self._feeds.values()):
             feed.flush()
             for member in tuple(feed.members):
-                member.cut()
+                member.cut("stopped")
 
     def drop(self, feed: Feed) -> None:
         """The last reader of `feed` has left."""
@@ -84,6 +120,8 @@ class Feed:
     :ivar live: the subscriptions that have everything up to `position`.
     :ivar members: all subscriptions, live and behind.
     :ivar position: the seq up to which the live ones have everything.
+    :ivar events: how many a client that was live all the time would have been sent.
+    :ivar size: the bytes of those, and of heartbeats.
     """
 
     def __init__(self, feeds: Feeds, topics: Sequence[Topic], wire: WireFormat) -> None:
@@ -93,6 +131,8 @@ class Feed:
         self.live: set[Subscription] = set()
         self.members: set[Subscription] = set()
         self.position = feeds.hub.head
+        self.events = 0
+        self.size = 0
         self._heard = self._newest_status()
         self._feeds = feeds
         self._pending: list[Frame] = []
@@ -114,8 +154,8 @@ class Feed:
         """See :meth:`IListener.flush`."""
         if not self._pending:
             return
-        data = self._encoded(self._pending)
-        self._pending.clear()
+        frames, self._pending = self._pending, []
+        data = self._encoded(frames)
         self._replies.clear()
         self._shared = 0
         before = self.place()
@@ -126,7 +166,8 @@ class Feed:
             for member in tuple(self.live):
                 member.fall_behind(before)
         else:
-            self._write(data)
+            self._feeds.metrics.saved(len(self.live) * self._lighter(frames, len(data)))
+            self._write(data, len(frames))
 
     def ended(self) -> None:
         """See :meth:`IListener.ended`."""
@@ -134,6 +175,12 @@ class Feed:
             self.flush()
             for member in tuple(self.live):
                 member.finish()
+
+    def cut(self) -> None:
+        """See :meth:`IListener.cut`."""
+        self.flush()
+        for member in tuple(self.members):
+            member.cut("rerouted")
 
     @property
     def over(self) -> bool:
@@ -145,14 +192,31 @@ class Feed:
         clock = self._feeds.clock
         quiet = clock.seconds() - self._spoke
         if quiet >= self._feeds.heartbeat:
-            self._write(self.wire.heartbeat)
+            self._write(self.wire.heartbeat, 0)
             quiet = 0
         self._beat = clock.callLater(self._feeds.heartbeat - quiet, self._heartbeat)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, events: int) -> None:
         self._spoke = self._feeds.clock.seconds()
+        self.events += events
+        self.size += len(data)
+        self.count(len(self.live), events, len(data))
         for member in tuple(self.live):
             member.subscriber.write(data)
+
+    def count(self, clients: int, events: int, size: int) -> None:
+        """Each of `clients` is sent `events`, `size` bytes altogether."""
+        self._feeds.metrics.delivered(self.wire.transport, clients, events, size)
+
+    def _lighter(self, frames: Sequence[Frame], size: int) -> int:
+        """By how much `frames` weigh less than their documents: what one who polls would get."""
+        changed = {frame.topic for frame in frames if frame.id is not None}
+        polled = sum(
+            len(topic.document.data)
+            for topic in self.topics
+            if topic.name in changed and isinstance(topic, DocumentTopic) and topic.document
+        )
+        return max(0, polled - size)
 
     # What subscriptions ask.
 
@@ -160,12 +224,14 @@ class Feed:
         """A new reader, at `cursor`."""
         subscription = Subscription(self, subscriber, cursor)
         self.members.add(subscription)
+        self._feeds.metrics.opened(self.wire.transport)
         return subscription
 
-    def leave(self, subscription: Subscription) -> None:
+    def leave(self, subscription: Subscription, why: Why) -> None:
         """A reader has gone."""
         self.live.discard(subscription)
         self.members.discard(subscription)
+        self._feeds.metrics.closed(self.wire.transport, why)
         if not self.members:
             self._beat.cancel()
             for topic in self.topics:
@@ -208,6 +274,10 @@ class Feed:
             self._shared = len(reply[0])
         self._replies[cursor] = reply
 
+    def seconds(self) -> float:
+        """The time."""
+        return self._feeds.clock.seconds()
+
     def older(self, older: Older) -> Deferred[Page]:
         """Ask the history for messages that the logs no longer hold."""
         return self._feeds.hub.read(older.topics, older.after, STEP_BYTES)
@@ -222,8 +292,6 @@ class Subscription:
     shares with others, the transport has taken.
     """
 
-    log = Logger()
-
     def __init__(self, feed: Feed, subscriber: ISubscriber, cursor: Cursor) -> None:
         self.feed = feed
         self.subscriber = subscriber
@@ -232,6 +300,8 @@ class Subscription:
         self._paused = False
         self._asking = False
         self._gone = False
+        self._began = feed.seconds()
+        self._events = self._size = 0
 
     # What the transport says.
 
@@ -247,12 +317,27 @@ class Subscription:
         if not self._asking:
             self.pull()
 
-    def leave(self) -> None:
+    def leave(self, why: Why) -> None:
         """The client has gone."""
-        if not self._gone:
-            self._gone = True
-            self._unsent = None
-            self.feed.leave(self)
+        if self._gone:
+            return
+        if self._cursor is None:
+            self._stand_at(self.feed.place())
+        self._gone = True
+        self._unsent = None
+        self.feed.leave(self, why)
+        _log.info(
+            "{transport} stream of {topics} to {peer} ended after {duration} s, "
+            "{events} events, {size} bytes: {why}",
+            transport=self.feed.wire.transport,
+            topics=[topic.name for topic in self.feed.topics],
+            client=self.subscriber.client,
+            peer=self.subscriber.peer,
+            duration=round(self.feed.seconds() - self._began, 3),
+            events=self._events,
+            size=self._size,
+            why=why,
+        )
 
     # What the feed says.
 
@@ -263,13 +348,27 @@ class Subscription:
 
     def finish(self) -> None:
         """There is nothing more to read: the topics have ended."""
-        self.leave()
+        self.leave("topic ended")
         self.subscriber.finish()
 
-    def cut(self) -> None:
+    def cut(self, why: Why) -> None:
         """There is nothing more to be had here, for now."""
-        self.leave()
+        self.leave(why)
         self.subscriber.cut()
+
+    def send_away(self, retry: float) -> None:
+        """
+        There will be nothing more to be had here: come back, or go to another node.
+
+        :param retry: seconds to wait before.
+        """
+        self.feed.flush()
+        if self._gone:
+            return
+        if self._cursor is None:
+            # Whoever is in the middle of something would take it for a part of that.
+            self.subscriber.write(self.feed.wire.retry(retry))
+        self.cut("drained")
 
     # Catching up.
 
@@ -286,6 +385,7 @@ class Subscription:
                 return
             data, step = reply
             self._cursor = step.cursor
+            self._count(len(step.frames), len(data))
             if len(data) > BURST_BYTES:
                 self._unsent = memoryview(data)
                 continue
@@ -293,6 +393,11 @@ class Subscription:
                 self.subscriber.write(data)
             if step.complete and not self._paused and not self._gone:
                 self._go_live()
+
+    def _count(self, events: int, size: int) -> None:
+        self._events += events
+        self._size += size
+        self.feed.count(1, events, size)
 
     def _send_some(self, unsent: memoryview) -> None:
         """A transport keeps what it is given, for each client anew: give it little at a time."""
@@ -302,11 +407,16 @@ class Subscription:
     def _stand_at(self, cursor: Cursor) -> None:
         self.feed.live.discard(self)
         self._cursor = cursor
+        # What the feed wrote while this one was live went here too.
+        self._events += self.feed.events
+        self._size += self.feed.size
 
     def _go_live(self) -> None:
         """In the turn in which it caught up: nothing can come between."""
         self._cursor = None
         self.feed.live.add(self)
+        self._events -= self.feed.events
+        self._size -= self.feed.size
         if self.feed.over:
             self.finish()
 
@@ -321,6 +431,6 @@ class Subscription:
     def _unanswered(self, failure: Failure) -> None:
         """The client comes back with its last id, and nothing is lost."""
         self._asking = False
-        self.log.failure("history cannot be read; a client is sent away", failure)
+        _log.failure("history cannot be read; a client is sent away", failure)
         if not self._gone:
-            self.cut()
+            self.cut("history failed")

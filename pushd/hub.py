@@ -11,6 +11,7 @@ The hub knows who watches what. It does not know clients, sources or storage.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from zope.interface import implementer
 from pushd.cursor import Page, frame, status_frame
 from pushd.event import Document, Draft, Event
 from pushd.interfaces import IHistory, IHub, IListener, ISource, Kept
+from pushd.metrics import Metrics
 from pushd.topic import DocumentTopic, MessageTopic, State, Status, Topic
 from pushd.wire import Frame
 
@@ -38,22 +40,32 @@ class Hub:
     :param history: where events are recorded.
     :param clock: tells intervals and ends turns.
     :param now: seconds since 1970, for the eyes of people.
+    :param metrics: count what is recorded, and how long it takes to the clients.
     """
 
     log = Logger()
 
-    def __init__(self, history: IHistory, clock: IReactorTime, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        history: IHistory,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        metrics: Metrics | None = None,
+    ) -> None:
         self.epoch = ""
         self.head = 0
         self.topics: dict[str, Topic] = {}
+        self.dropped: dict[str, Topic] = {}
         self._history = history
         self._clock = clock
         self._now = now
+        self._metrics = metrics or Metrics()
         self._opening = DeferredLock()
-        self._listeners: dict[str, dict[IListener, None]] = {}
+        self._listeners: dict[Topic, dict[IListener, None]] = {}
         self._told: dict[IListener, None] = {}
         self._turn: IDelayedCall | None = None
-        self._watchers: dict[str, int] = {}
+        self._began = math.inf
+        self._watchers: dict[Topic, int] = {}
         self._sources: dict[str, tuple[ISource, float | None]] = {}
         self._lingering: dict[str, IDelayedCall] = {}
         self._changes_of_status = 0
@@ -71,12 +83,23 @@ class Hub:
         # A client that hangs up cancels what it waits for (klein #546). That
         # must not reach the history: the waiting ends, the recording does not.
         waiting: Deferred[tuple[Event, ...]] = Deferred()
+        began = self._clock.seconds() if draft.began is None else draft.began
         self._history.append(draft).addCallbacks(
-            lambda events: None if waiting.called else waiting.callback(events),
+            self._recorded,
             self._not_recorded,
+            callbackArgs=(waiting, began),
             errbackArgs=(waiting,),
         )
         return waiting
+
+    def _recorded(
+        self, events: tuple[Event, ...], waiting: Deferred[tuple[Event, ...]], began: float
+    ) -> None:
+        self._metrics.recorded(len(events))
+        if self._turn is not None:
+            self._began = min(self._began, began)
+        if not waiting.called:
+            waiting.callback(events)
 
     def _not_recorded(self, failure: Failure, waiting: Deferred[tuple[Event, ...]]) -> None:
         if waiting.called:
@@ -91,25 +114,31 @@ class Hub:
         since = topic.status.since if topic.status.state == state else self._now()
         self._changes_of_status += 1
         topic.status = Status(state, since, reason, self._changes_of_status)
-        self._offer(topic.key, status_frame(topic))
+        self._offer(topic, status_frame(topic))
 
     def end(self, topic: Topic) -> None:
         """See :meth:`IHub.end`."""
         topic.ended = True
-        for listener in tuple(self._listeners.get(topic.key, ())):
+        for listener in tuple(self._listeners.get(topic, ())):
             listener.ended()
 
-    def _committed(self, events: Sequence[Event], document: Document | None) -> None:
-        key = events[0].topic
-        self.head = events[-1].seq
-        topic = self.topics.get(key)
-        if topic is not None:
-            _record(topic, events, document)
-        for event in events:
-            self._offer(key, frame(event, self.epoch))
+    def cut(self, topic: Topic) -> None:
+        """See :meth:`IHub.cut`."""
+        for listener in tuple(self._listeners.get(topic, ())):
+            listener.cut()
 
-    def _offer(self, key: str, frame: Frame) -> None:
-        for listener in self._listeners.get(key, ()):
+    def _committed(self, events: Sequence[Event], document: Document | None) -> None:
+        self.head = events[-1].seq
+        topic = self.topics.get(events[0].topic)
+        if topic is None or isinstance(topic, DocumentTopic) is (document is None):
+            # Nobody reads it, or its name became something else while this was recorded.
+            return
+        _record(topic, events, document)
+        for event in events:
+            self._offer(topic, frame(event, self.epoch))
+
+    def _offer(self, topic: Topic, frame: Frame) -> None:
+        for listener in self._listeners.get(topic, ()):
             listener.offer(frame)
             self._told[listener] = None
         if self._told and self._turn is None:
@@ -118,19 +147,28 @@ class Hub:
     def _end_turn(self) -> None:
         self._turn = None
         told, self._told = self._told, {}
+        began, self._began = self._began, math.inf
         for listener in told:
             listener.flush()
+        if told and began < math.inf:
+            # What was written goes out before the next turn.
+            self._clock.callLater(0, self._reached, began)
+
+    def _reached(self, began: float) -> None:
+        self._metrics.reached(self._clock.seconds() - began)
 
     def listen(self, topic: Topic, listener: IListener) -> None:
         """See :meth:`IHub.listen`."""
-        self._listeners.setdefault(topic.key, {})[listener] = None
+        self._listeners.setdefault(topic, {})[listener] = None
 
     def unlisten(self, topic: Topic, listener: IListener) -> None:
         """See :meth:`IHub.unlisten`."""
-        listeners = self._listeners[topic.key]
+        listeners = self._listeners[topic]
         del listeners[listener]
         if not listeners:
-            del self._listeners[topic.key]
+            del self._listeners[topic]
+            if self.dropped.get(topic.key) is topic:
+                del self.dropped[topic.key]
 
     # Topics, opened from the history when they are first asked for.
 
@@ -159,9 +197,12 @@ class Hub:
 
     async def _topic(self, key: str, kind: type[T], make: Callable[[str, Kept], T]) -> T:
         topic = self.topics.get(key)
-        if topic is None:
+        while not isinstance(topic, kind):
+            if topic is not None:
+                # The name was something else before.
+                self.cut(topic)
+                self.drop(topic)
             topic = await self._opening.run(lambda: Deferred.fromCoroutine(self._open(key, make)))
-        assert isinstance(topic, kind), f"{key} is no {kind.__name__}"
         return topic
 
     async def _open(self, key: str, make: Callable[[str, Kept], T]) -> Topic:
@@ -172,15 +213,49 @@ class Hub:
             if head == self.head:
                 self.topics[key] = make(key, kept)
                 self._linger(self.topics[key])
+                if key in self.dropped:
+                    # Who read it in its former life comes back to this one.
+                    self.cut(self.dropped[key])
         return self.topics[key]
+
+    def refill(
+        self, topic: DocumentTopic, fill: Callable[[ISource], ISource], linger: float | None
+    ) -> None:
+        """See :meth:`IHub.refill`."""
+        before, _ = self._sources[topic.key]
+        source = fill(before)
+        self._sources[topic.key] = source, linger
+        if topic in self._watchers:
+            before.unwatched()
+            source.watched()
+        elif topic.key in self._lingering:
+            self._lingering.pop(topic.key).cancel()
+            self._linger(topic)
+
+    def drop(self, topic: Topic) -> None:
+        """See :meth:`IHub.drop`."""
+        if self.topics.get(topic.key) is not topic:
+            return
+        del self.topics[topic.key]
+        lingering = self._lingering.pop(topic.key, None)
+        if lingering is not None:
+            lingering.cancel()
+        if topic in self._listeners:
+            self.dropped[topic.key] = topic
+        if topic.key in self._sources:
+            source, _ = self._sources.pop(topic.key)
+            if topic in self._watchers:
+                source.unwatched()
+            source.forgotten()
+            self._history.forget(topic.key)
 
     # Watching.
 
     def watch(self, topic: Topic) -> None:
         """See :meth:`IHub.watch`."""
         assert self.topics.get(topic.key) is topic, "a topic that was forgotten"
-        watchers = self._watchers.get(topic.key, 0)
-        self._watchers[topic.key] = watchers + 1
+        watchers = self._watchers.get(topic, 0)
+        self._watchers[topic] = watchers + 1
         if watchers == 0:
             lingering = self._lingering.pop(topic.key, None)
             if lingering is not None:
@@ -190,10 +265,12 @@ class Hub:
 
     def unwatch(self, topic: Topic) -> None:
         """See :meth:`IHub.unwatch`."""
-        self._watchers[topic.key] -= 1
-        if self._watchers[topic.key] > 0:
+        self._watchers[topic] -= 1
+        if self._watchers[topic] > 0:
             return
-        del self._watchers[topic.key]
+        del self._watchers[topic]
+        if self.topics.get(topic.key) is not topic:
+            return
         if topic.key in self._sources:
             self._sources[topic.key][0].unwatched()
         self._linger(topic)
@@ -209,11 +286,18 @@ class Hub:
 
     def watched(self, topic: Topic) -> bool:
         """See :meth:`IHub.watched`."""
-        return topic.key in self._watchers
+        return topic in self._watchers
 
     def refresh(self, topic: DocumentTopic) -> Deferred[None]:
         """See :meth:`IHub.refresh`."""
-        return self._sources[topic.key][0].refresh()
+        return Deferred.fromCoroutine(self._refresh(topic))
+
+    async def _refresh(self, topic: DocumentTopic) -> None:
+        """Of the source that it has in the end: another may take over meanwhile."""
+        asked: ISource | None = None
+        while self.topics.get(topic.key) is topic and self._sources[topic.key][0] is not asked:
+            asked = self._sources[topic.key][0]
+            await asked.refresh()
 
     def _linger(self, topic: Topic) -> None:
         """
@@ -227,11 +311,7 @@ class Hub:
 
     def _forget(self, topic: Topic) -> None:
         del self._lingering[topic.key]
-        del self.topics[topic.key]
-        if topic.key in self._sources:
-            source, _ = self._sources.pop(topic.key)
-            source.forgotten()
-            self._history.forget(topic.key)
+        self.drop(topic)
 
     # Reading and closing.
 
@@ -243,9 +323,9 @@ class Hub:
         """Stop all sources, and record what is under way."""
         self._closed = True
         # Stopping a source wakes those who wait for it, and they stop watching.
-        for key in tuple(self._watchers):
-            if key in self._sources:
-                self._sources[key][0].unwatched()
+        for topic in tuple(self._watchers):
+            if self.topics.get(topic.key) is topic and topic.key in self._sources:
+                self._sources[topic.key][0].unwatched()
         for lingering in self._lingering.values():
             lingering.cancel()
         self._lingering.clear()

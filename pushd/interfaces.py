@@ -8,6 +8,7 @@ asks for something (``append``, ``write``).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -17,6 +18,18 @@ from pushd.cursor import Page
 from pushd.event import Document, Draft, Event
 from pushd.topic import DocumentTopic, MessageTopic, State, Topic
 from pushd.wire import Frame
+
+Why: TypeAlias = Literal[
+    "client left",
+    "connection lost",
+    "stalled",
+    "topic ended",
+    "rerouted",
+    "drained",
+    "stopped",
+    "history failed",
+]
+"""Why a stream ended, for logs and metrics."""
 
 Committed = Callable[[Sequence[Event], Document | None], None]
 """What a history calls for each draft it has recorded, in the order of their seqs."""
@@ -98,12 +111,18 @@ class IListener(Interface):
     def ended() -> None:
         """A topic ended."""
 
+    def cut() -> None:
+        """A topic is to be looked for anew: send all readers away, to come back."""
+
     def flush() -> None:
         """The reactor's turn is over: pass on what was offered in it."""
 
 
 class ISubscriber(Interface):
     """The client's end of a subscription: a transport."""
+
+    client: str | None = Attribute("What the page calls itself.")
+    peer: str = Attribute("The client's address, for the log.")
 
     def write(data: bytes) -> None:
         """Send bytes. May lead to :meth:`Subscription.pause` before it returns."""
@@ -122,6 +141,9 @@ class IHub(Interface):
     head: int = Attribute("The seq of the newest event recorded.")
 
     topics: dict[str, Topic] = Attribute("By key: those that are watched, and some others.")
+    dropped: dict[str, Topic] = Attribute(
+        "By key: those that were dropped, and are still listened to, along with others."
+    )
 
     def publish(draft: Draft) -> Deferred[tuple[Event, ...]]:
         """
@@ -149,8 +171,27 @@ class IHub(Interface):
     def tell(topic: Topic, state: State, reason: str | None) -> None:
         """A source's health may have changed."""
 
+    def refill(
+        topic: DocumentTopic, fill: Callable[[ISource], ISource], linger: float | None
+    ) -> None:
+        """
+        Let another source take over a topic, which keeps all that it has.
+
+        :param fill: gives the new source for the one before, which then stops.
+        :param linger: as for :meth:`document_topic`.
+        """
+
     def end(topic: Topic) -> None:
         """A topic will never have another event."""
+
+    def cut(topic: Topic) -> None:
+        """Send the readers of a topic away, to come back and be given what its name is now."""
+
+    def drop(topic: Topic) -> None:
+        """
+        Forget a topic now, whoever watches it. Its key can be opened anew, and
+        then whoever still listens to the old one is cut.
+        """
 
     def release(key: str) -> bool:
         """Forget a topic now that lingers unwatched; whether it did."""

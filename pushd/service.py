@@ -6,14 +6,16 @@ The daemon: the one place where parts are built and put together.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
@@ -22,7 +24,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
-from pushd import __version__, config, demo
+from pushd import __version__, config, demo, signals
 from pushd.auth import Tokens
 from pushd.config import Config, Source
 from pushd.errors import ConfigError
@@ -30,18 +32,28 @@ from pushd.feed import Feeds
 from pushd.history.memory import MemoryHistory
 from pushd.hub import Hub
 from pushd.interfaces import ISource
+from pushd.metrics import Metrics
 from pushd.sources.catalogue import Catalogue, check_expressions
 from pushd.sources.connection import trust_root
 from pushd.sources.fetch import Fetcher
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
+from pushd.systemd import Notifier
 from pushd.topic import DocumentTopic
+from pushd.web.admission import Admission
 from pushd.web.cors import Cors
+from pushd.web.monitoring import Monitoring
 from pushd.web.pages import Pages
 from pushd.web.publishing import Publishing
 from pushd.web.reading import Reading
 from pushd.web.root import Root
 from pushd.web.site import make_site
+
+DRAIN_SHARE = 0.7
+"""The part of the time for ending that clients may take; the rest is for what comes after."""
+
+LEAST_SECONDS = 0.5
+"""What each part of ending may take, however little time is left."""
 
 
 class Options(usage.Options):
@@ -71,8 +83,7 @@ class Options(usage.Options):
             raise usage.UsageError("--check needs a file: -c FILE")
         try:
             if path is not None:
-                self.config = config.load(path)
-                _check(self.config, path)
+                self.config = read(path)
             if self["listen"] is not None:
                 _check_endpoint(self["listen"], "--listen")
         except ConfigError as error:
@@ -87,9 +98,12 @@ def makeService(options: Options) -> Service:
     """What the options ask for: a daemon with its configuration, or the demo."""
     reactor = _reactor()
     if options.config is not None:
-        return Daemon(reactor, options.config, options["listen"])
-    upstream = demo.Upstream(reactor)
-    return Daemon(reactor, upstream.config(), options["listen"], upstream)
+        daemon = Daemon(reactor, options.config, options["listen"], path=options["config"])
+    else:
+        upstream = demo.Upstream(reactor)
+        daemon = Daemon(reactor, upstream.config(), options["listen"], upstream=upstream)
+    signals.obey(reactor, daemon.end, daemon.reload)
+    return daemon
 
 
 class CannotStartError(SystemExit, Exception):
@@ -106,6 +120,7 @@ class Daemon(Service):
     :param reactor: runs it.
     :param settings: its configuration.
     :param listen: where to listen instead.
+    :param path: the file that the configuration is read from again; None if there is none.
     :param upstream: the demo's, which begins and ends with the daemon.
     """
 
@@ -117,12 +132,17 @@ class Daemon(Service):
         reactor: Any,
         settings: Config,
         listen: str | None = None,
+        *,
+        path: str | None = None,
         upstream: demo.Upstream | None = None,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._listen = listen or settings.server.listen
+        self._path = path
         self._upstream = upstream
+        self._draining: Deferred[None] | None = None
+        self._notifier = Notifier(reactor, os.environ)
         self._worker = Worker(reactor)
         # Before anything is given away: an unreadable ca_file ends the start.
         self._fetchers = {
@@ -132,10 +152,18 @@ class Daemon(Service):
         self._port: IListeningPort | None = None
         self._waiting: list[IDelayedCall] = []
         history = MemoryHistory(settings.history, time.time)
-        self.hub = Hub(history, reactor, time.time)
-        self.feeds = Feeds(self.hub, reactor, settings.server.heartbeat)
-        self._around = Surroundings(self.hub, self._worker, reactor, time.time, random.random)
+        self.metrics = Metrics()
+        self.hub = Hub(history, reactor, time.time, self.metrics)
+        self.feeds = Feeds(self.hub, reactor, settings.server.heartbeat, self.metrics)
+        self._around = Surroundings(
+            self.hub, self._worker, reactor, time.time, random.random, self.metrics
+        )
         self.catalogue = Catalogue(settings, self.hub, self._poller)
+        self.admission = Admission(
+            settings.server.max_clients,
+            settings.server.max_clients_per_peer,
+            settings.server.trusted_proxies,
+        )
 
     def privilegedStartService(self) -> None:
         """Listen, while ports below 1024 are still allowed."""
@@ -163,6 +191,11 @@ class Daemon(Service):
         self._port = await endpoint.listen(self._site())
         address = self._port.getHost()
         self.log.info("pushd {version} listens on {address}", version=__version__, address=address)
+        self._notifier.ready()
+        self._notifier.follow(self._status)
+
+    def _status(self) -> str:
+        return f"{len(self.feeds):,} clients, {len(self._settings.sources)} sources"
 
     def _say_why(self, failure: Failure) -> None:
         error = failure.value
@@ -193,21 +226,80 @@ class Daemon(Service):
             wait = source.every * random.random()
             self._waiting.append(self._reactor.callLater(wait, self.hub.watch, topic))
 
+    def reload(self) -> None:
+        """Read the configuration again, and go over to it; a bad one changes nothing."""
+        Deferred.fromCoroutine(self._reload()).addErrback(
+            lambda failure: self.log.failure("reloading failed", failure)
+        )
+
+    async def _reload(self) -> None:
+        if self._path is None:
+            self.log.warn("without a configuration there is nothing to reload")
+            return
+        self._notifier.reloading()
+        try:
+            settings = read(self._path)
+        except ConfigError as error:
+            self.log.error("not reloaded, pushd goes on as before: {error}", error=str(error))
+        else:
+            self._settings = settings
+        finally:
+            self._notifier.reloaded()
+
+    def end(self) -> None:
+        """End the process; said twice, without taking time for it."""
+        if self.running:
+            self._reactor.stop()
+        elif self._draining is not None:
+            self._draining.cancel()
+
     def stopService(self) -> Deferred[None]:
-        """Stop listening, end all streams, stop polling, finish recording."""
+        """Stop listening, send all clients away, stop polling, finish recording."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        if self._port is not None:
-            await maybeDeferred(self._port.stopListening)
+        """Each part is ended, whatever becomes of the others, and in time."""
+        until = self._reactor.seconds() + self._settings.server.drain
+        self._notifier.stopping(self._settings.server.drain)
+        for what, stop in (
+            ("listening", self._stop_listening),
+            ("sending clients away", self._drain),
+            ("polling and recording", self.hub.close),
+            ("the second process", self._worker.close),
+            ("connections to sources", self._close_fetchers),
+            ("the demo", self._stop_upstream),
+            ("telling the service manager", self._notifier.close),
+        ):
+            try:
+                left = max(LEAST_SECONDS, until - self._reactor.seconds())
+                await maybeDeferred(stop).addTimeout(left, self._reactor)
+            except Exception:
+                self.log.failure("stopping: {what} failed", what=what)
+
+    async def _stop_listening(self) -> None:
         for call in self._waiting:
             if call.active():
                 call.cancel()
+        if self._port is not None:
+            await maybeDeferred(self._port.stopListening)
+
+    async def _drain(self) -> None:
+        self._draining = Deferred.fromCoroutine(
+            self.feeds.drain(DRAIN_SHARE * self._settings.server.drain, self._retry)
+        )
+        with suppress(CancelledError):
+            await self._draining
         self.feeds.close()
-        await self.hub.close()
-        self._worker.close()
+
+    def _retry(self) -> float:
+        server = self._settings.server
+        return server.retry + server.retry_spread * random.random()
+
+    async def _close_fetchers(self) -> None:
         await gatherResults([fetcher.close() for fetcher in self._fetchers.values()])
+
+    async def _stop_upstream(self) -> None:
         if self._upstream is not None:
             await self._upstream.stop()
 
@@ -215,13 +307,23 @@ class Daemon(Service):
         settings = self._settings
         server, publish = settings.server, settings.publish
         catalogue = self.catalogue
+        tokens = Tokens(publish.tokens, publish.max_rate, time.monotonic)
         root = Root(
-            Reading(self.hub, self.feeds, catalogue, server, random.random),
-            Publishing(self.hub, catalogue, Tokens(publish.tokens), publish.max_body),
+            Reading(
+                self.hub,
+                self.feeds,
+                catalogue,
+                server,
+                self.admission,
+                self.metrics,
+                random.random,
+            ),
+            Publishing(self.hub, catalogue, tokens, publish.max_body),
+            Monitoring(self.hub, self.feeds, catalogue, self.metrics, lambda: not self.running),
             Pages("index.html" if self._upstream else None),
-            Cors(server.cors_origins, catalogue.forwardable),
+            Cors(server.cors_origins, lambda: catalogue.forwardable),
         )
-        return make_site(root.resource(), publish.max_body)
+        return make_site(root.resource(), server, publish.max_body)
 
     def _poller(
         self,
@@ -230,9 +332,10 @@ class Daemon(Service):
         url: str,
         headers: Mapping[str, str],
         forgotten: Callable[[], None],
+        before: ISource | None,
     ) -> ISource:
         fetcher = self._fetchers[source.ca_file]
-        return Poller(topic, source, url, headers, self._around, fetcher, forgotten)
+        return Poller(topic, source, url, headers, self._around, fetcher, forgotten, before)
 
 
 def _reactor() -> Any:
@@ -241,8 +344,9 @@ def _reactor() -> Any:
     return reactor
 
 
-def _check(settings: Config, path: str) -> None:
-    """What only the parts that use it can check. Raises ConfigError."""
+def read(path: str) -> Config:
+    """A configuration that has passed all checks, those of its parts too. Raises ConfigError."""
+    settings = config.load(path)
     try:
         check_expressions(settings)
         _check_endpoint(settings.server.listen, "server.listen")
@@ -250,6 +354,7 @@ def _check(settings: Config, path: str) -> None:
             _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    return settings
 
 
 def _with_backlog(description: str) -> str:

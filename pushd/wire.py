@@ -73,13 +73,17 @@ class WireFormat(msgspec.Struct, frozen=True):
     How frames look on a transport.
 
     :ivar name: tells it from the others.
+    :ivar transport: what carries it: ``sse``.
     :ivar encode: a frame's bytes, under an id.
     :ivar heartbeat: what a quiet stream sends; every parser skips it.
+    :ivar retry: tells, between two frames, after how many seconds to come back.
     """
 
     name: str
+    transport: str
     encode: Callable[[Frame, str | None], bytes]
     heartbeat: bytes
+    retry: Callable[[float], bytes]
 
 
 def sse_opening(retry: float, hello: bool) -> bytes:
@@ -94,8 +98,26 @@ def sse_opening(retry: float, hello: bool) -> bytes:
 
     :param retry: seconds.
     """
-    field = b"retry: %d\n" % round(retry * 1000)
+    field = sse_retry(retry)
     return b":\nevent: hello\ndata: {}\n" + field + b"\n" if hello else field
+
+
+def sse_retry(seconds: float) -> bytes:
+    """
+    After how long to come back. One line: with a blank one behind it, some
+    clients would deliver an empty event.
+    """
+    return b"retry: %d\n" % round(seconds * 1000)
+
+
+def sse_later(retry: float, reason: str) -> bytes:
+    """
+    All that a stream holds which cannot be had now: when to come back, and for
+    those who look, why. No blank line, so that nobody is told of an event.
+
+    :param retry: seconds.
+    """
+    return sse_retry(retry) + b": " + " ".join(reason.split()).encode(errors="replace") + b"\n"
 
 
 def _sse_block(name: str | None, data: bytes | None, id: str | None) -> bytes:
@@ -151,13 +173,13 @@ def _greeting(format: WireFormat) -> WireFormat:
     def encode(frame: Frame, id: str | None) -> bytes:
         return _sse_block("hello", b"{}", id) if frame.payload is None else format.encode(frame, id)
 
-    return WireFormat(f"{format.name} hello", encode, format.heartbeat)
+    return msgspec.structs.replace(format, name=f"{format.name} hello", encode=encode)
 
 
-SSE = WireFormat("sse", _sse, b":\n")
+SSE = WireFormat("sse", "sse", _sse, b":\n", sse_retry)
 """One topic: ``data:`` is the bare payload."""
 
-SSE_WITH_TOPIC = WireFormat("sse+topic", _sse_with_topic, b":\n")
+SSE_WITH_TOPIC = WireFormat("sse+topic", "sse", _sse_with_topic, b":\n", sse_retry)
 """Several topics: ``data:`` is ``{"topic": ..., "data": ...}``."""
 
 HELLO = {format.name: _greeting(format) for format in (SSE, SSE_WITH_TOPIC)}

@@ -16,6 +16,7 @@ from pushd.feed import Feeds, Subscription
 from pushd.history.memory import MemoryHistory
 from pushd.hub import Hub
 from pushd.interfaces import ISource, ISubscriber
+from pushd.metrics import Metrics
 from pushd.topic import DocumentTopic, Topic
 from pushd.wire import SSE, SSE_WITH_TOPIC
 
@@ -52,7 +53,8 @@ class House:
         self.history = MemoryHistory(keep or History(), self.now)
         self.hub = Hub(self.history, self.clock, self.now)
         now(self.hub.open())
-        self.feeds = Feeds(self.hub, self.clock, heartbeat)
+        self.metrics = Metrics()
+        self.feeds = Feeds(self.hub, self.clock, heartbeat, self.metrics)
         self.source = Silent()
 
     def now(self) -> float:
@@ -87,6 +89,9 @@ class Client:
     A page and its connection. `room` is how many bytes the connection takes
     before it says that it has enough; None for any number.
     """
+
+    client: str | None = None
+    peer = "192.0.2.1"
 
     def __init__(self, house: House, topics: tuple[Topic, ...], envelope: bool) -> None:
         self.house = house
@@ -131,7 +136,7 @@ class Client:
     def drop(self) -> Client:
         """Lose the connection, and all that is on the way."""
         if self.subscription is not None:
-            self.subscription.leave()
+            self.subscription.leave("client left")
         self.subscription = None
         self.buffer = b""
         self.parser.drop()

@@ -4,7 +4,7 @@
 set -eu
 
 missing=""
-for pair in curl:curl node:nodejs chromium:chromium chromedriver:chromium-driver nats-server:nats-server; do
+for pair in curl:curl node:nodejs chromium:chromium chromedriver:chromium-driver nats-server:nats-server systemd-analyze:systemd; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 [ -n "$missing" ] || exit 0

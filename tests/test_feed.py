@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from house import Client, House
 from twisted.internet.defer import Deferred
+from twisted.logger import globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
 from pushd.config import History
@@ -251,6 +254,8 @@ def test_closing_ends_all_streams(house: House) -> None:
 
 
 def test_ten_thousand_clients_leave_nothing_behind(house: House) -> None:
+    # Until logging begins, Twisted keeps what is logged.
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     topic = house.document("d")
     house.snapshot("d", {"a": 1})
 
@@ -289,3 +294,102 @@ def test_messages_lost_while_a_client_stood_still_are_told_as_a_gap(house: House
     assert [gap for _, gap in client.page.gaps] == [
         {"after": f"{house.hub.epoch}-0", "resumed": f"{house.hub.epoch}-6"}
     ]
+
+
+def drained(house: House, seconds: float) -> list[Any]:
+    done: list[Any] = []
+    work = Deferred.fromCoroutine(house.feeds.drain(seconds, lambda: 4.5))
+    work.addBoth(done.append)
+    return done
+
+
+def test_clients_are_sent_away_a_few_at_a_time(house: House) -> None:
+    topic = house.messages("m")
+    clients = [house.client(topic).connect() for _ in range(2000)]
+    done = drained(house, 10)
+    left = []
+    while not done:
+        house.clock.advance(0.1)
+        left.append(sum(client.finished for client in clients))
+    assert len(left) == pytest.approx(20, abs=1), "a thousand a second"
+    assert all(98 <= after - before <= 102 for before, after in pairwise(left[:19]))
+    assert all(client.finished for client in clients)
+    assert all(client.buffer.endswith(b"\n\nretry: 4500\n") for client in clients)
+    assert house.clock.getDelayedCalls() == [house.hub._lingering["m"]]
+
+
+def test_sending_away_takes_the_time_it_may_and_no_more(house: House) -> None:
+    topic = house.messages("m")
+    clients = [house.client(topic).connect() for _ in range(2000)]
+    done = drained(house, 1)
+    house.clock.pump([0.1] * 11)
+    assert done and all(client.finished for client in clients)
+
+
+def test_what_was_said_last_reaches_those_who_are_sent_away(house: House) -> None:
+    topic = house.messages("m")
+    client = house.client(topic).connect()
+    house.say("m", "last words")
+    drained(house, 1)
+    client.receive()
+    assert client.page.messages[""] == ["last words"]
+
+
+def test_who_stands_in_the_middle_of_something_is_cut_off_without_a_word(house: House) -> None:
+    topic = house.document("d")
+    house.snapshot("d", "x" * 1_000_000)
+    client = house.client(topic)
+    client.room = 1000
+    client.connect()
+    before = client.buffer
+    drained(house, 1)
+    assert client.finished and client.buffer == before
+
+
+def test_a_stream_that_ends_is_logged_with_what_it_was(house: House) -> None:
+    topic = house.messages("m")
+    client = house.client(topic).connect()
+    client.client = "page 7"
+    logged: list[Any] = []
+    globalLogPublisher.addObserver(logged.append)
+    try:
+        for n in range(3):
+            house.say("m", n)
+            house.turn()
+        house.clock.advance(2)
+        size = len(client.buffer)
+        client.drop()
+    finally:
+        globalLogPublisher.removeObserver(logged.append)
+    (event,) = [event for event in logged if "why" in event]
+    told = ("transport", "topics", "client", "peer", "duration", "events", "size", "why")
+    assert [event[name] for name in told] == [
+        "sse", ["m"], "page 7", "192.0.2.1", 2.0, 4, size, "client left"
+    ]  # fmt: skip
+
+
+def test_events_are_counted_for_who_is_live_for_who_catches_up_and_for_who_does_both(
+    house: House,
+) -> None:
+    topic = house.messages("m")
+    clients = [house.client(topic) for _ in range(3)]
+    for client, room in zip(clients, (None, 1, 200), strict=True):
+        client.room = room
+        client.connect()
+    sizes = dict.fromkeys(clients, 0)
+    for n in range(20):
+        house.say("m", "x" * 30)
+        house.turn()
+        if n % 3 == 0:
+            for client in clients[1:]:
+                sizes[client] += len(client.buffer)
+                client.receive()
+    for client in clients:
+        while client.buffer:
+            sizes[client] += len(client.buffer)
+            client.receive()
+        subscription = client.subscription
+        assert subscription is not None
+        client.drop()
+        # The first is the block that only tells the position.
+        assert (subscription._events, subscription._size) == (21, sizes[client])

@@ -2,51 +2,38 @@
 The catalogue: which topics there are, and what stands behind a name.
 
 A name is a source's topic, fits a source's template, or is a message topic.
-Here a topic's name becomes a URL and forwarded headers become a private topic;
-what is polled and how is the poller's.
+Whose a name is, the directory says. Here a topic's name becomes a URL and
+forwarded headers become a private topic; what is polled and how is the poller's.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 from jmespath.exceptions import JMESPathError
 
 from pushd.config import Config, Source, example, topic_problem
-from pushd.errors import ClientError, ConfigError
+from pushd.errors import BusyError, ClientError, ConfigError
 from pushd.interfaces import IHub, ISource
 from pushd.sources.digest import compiled
+from pushd.sources.directory import Directory, Pattern
 from pushd.topic import DocumentTopic, Topic, private_key
 
-_Build = Callable[[DocumentTopic, Source, str, Mapping[str, str], Callable[[], None]], ISource]
-"""Makes what fills a topic: topic, source, URL, headers, what to call when it is forgotten."""
+T = TypeVar("T")
 
-
-class Pattern:
-    """
-    A template of topic names, ``quotes/{symbol}``: each placeholder stands for
-    one or more characters within a segment.
-    """
-
-    def __init__(self, template: str) -> None:
-        self.template = template
-        pieces = re.split(r"\{([^{}]*)\}", template)
-        self._regex = re.compile(
-            "".join(
-                f"(?P<{piece}>[^/]+)" if n % 2 else re.escape(piece)
-                for n, piece in enumerate(pieces)
-            )
-        )
-
-    def match(self, name: str) -> dict[str, str] | None:
-        """The placeholders' values in `name`; None if it does not fit."""
-        match = self._regex.fullmatch(name)
-        return None if match is None else match.groupdict()
+_Build = Callable[
+    [DocumentTopic, Source, str, Mapping[str, str], Callable[[], None], ISource | None], ISource
+]
+"""
+Makes what fills a topic: topic, source, URL, headers, what to call when it is
+forgotten, and what filled it before.
+"""
 
 
 def expand(url: str, values: Mapping[str, str]) -> str | None:
@@ -61,6 +48,48 @@ def expand(url: str, values: Mapping[str, str]) -> str | None:
     return None if any(segment in (".", "..") for segment in segments) else url
 
 
+class Changes(msgspec.Struct, frozen=True):
+    """What a new configuration changed: the topics, or templates, of sources."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    @classmethod
+    def between(cls, before: Mapping[str, Source], after: Mapping[str, Source]) -> Changes:
+        """What tells two sets of sources apart."""
+        return cls(
+            added=tuple(template for template in after if template not in before),
+            removed=tuple(template for template in before if template not in after),
+            changed=tuple(
+                template
+                for template, source in after.items()
+                if template in before and source != before[template]
+            ),
+        )
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """
+    What a topic that is filled by a source was made from.
+
+    :ivar values: the placeholders', from its name.
+    :ivar forwarded: the headers that it is private to.
+    """
+
+    source: Source
+    values: Mapping[str, str]
+    forwarded: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        """Without the headers: tokens live there."""
+        return f"_Kept({self.source!r}, {self.values!r})"
+
+
+class _ReplacedError(Exception):
+    """What is being opened was looked up in a configuration that no longer counts."""
+
+
 class Catalogue:
     """
     :param build: makes the poller of a topic.
@@ -69,39 +98,31 @@ class Catalogue:
     def __init__(self, config: Config, hub: IHub, build: _Build) -> None:
         self._hub = hub
         self._build = build
-        self._sources = [(Pattern(source.topic), source) for source in config.sources.values()]
-        self._publish = config.publish
-        self._messages = [Pattern(template) for template in config.publish.topics]
-        self._kept: dict[str, Source] = {}
+        self._directory = Directory(config)
+        self._kept: dict[str, _Kept] = {}
 
     @property
     def names(self) -> list[str]:
         """The names and templates that the configuration tells."""
-        return [pattern.template for pattern, _ in self._sources] + list(self._publish.topics)
+        return self._directory.names
 
     @property
     def forwardable(self) -> frozenset[str]:
-        """The headers that some source wants to have, in lower case."""
-        return frozenset(
-            name.lower() for _, source in self._sources for name in source.forward_headers
-        )
+        """The headers that some source wants, or wanted, to have, in lower case."""
+        return self._directory.forwardable
+
+    def wanted(self, names: Sequence[str]) -> frozenset[str]:
+        """The headers that the sources of the topics called `names` want, in lower case."""
+        return frozenset[str]().union(*map(self._directory.wanted, names))
 
     async def topic(self, name: str, given: Mapping[str, str]) -> Topic:
         """
-        The topic called `name`.
+        The topic called `name`; one that has ended, if it was removed.
 
         :param given: the client's header values, by name in lower case.
         :raises ClientError: 404, there is none; 503, there are too many.
         """
-        problem = topic_problem(name)
-        if problem is None:
-            for pattern, source in self._sources:
-                values = pattern.match(name)
-                if values is not None:
-                    return await self._document_topic(name, source, values, given)
-            if await self._is_message_topic(name):
-                return await self._hub.message_topic(name)
-        raise _unknown(f"There is no topic {name!r}", problem, name, self.names)
+        return await self._lasting(lambda directory: self._topic(directory, name, given))
 
     async def topics(self, names: Sequence[str], given: Mapping[str, str]) -> list[Topic]:
         """
@@ -110,11 +131,36 @@ class Catalogue:
 
         :raises ClientError: as :meth:`topic`.
         """
+
+        async def all_of(directory: Directory) -> list[Topic]:
+            return [await self._topic(directory, name, given) for name in names]
+
         for _ in range(3):
-            topics = [await self.topic(name, given) for name in names]
-            if all(self._hub.topics.get(topic.key) is topic for topic in topics):
+            topics = await self._lasting(all_of)
+            if all(topic.ended or self._hub.topics.get(topic.key) is topic for topic in topics):
                 return topics
         raise _too_many()
+
+    async def always(self) -> list[tuple[Topic, Source]]:
+        """The topics of the sources that are polled whether anybody watches or not."""
+
+        async def all_of(directory: Directory) -> list[tuple[Topic, Source]]:
+            return [
+                (await self._document_topic(directory, source.topic, source, {}, {}), source)
+                for source in directory.sources.values()
+                if source.when == "always"
+            ]
+
+        return await self._lasting(all_of)
+
+    def kept(self) -> dict[str, list[Topic]]:
+        """The topics that there are just now of each source, by its template."""
+        kept: dict[str, list[Topic]] = {template: [] for template in self._directory.sources}
+        for key, made in self._kept.items():
+            topic = self._hub.topics.get(key)
+            if topic is not None and made.source.topic in kept:
+                kept[made.source.topic].append(topic)
+        return kept
 
     def message_topic(self, name: str) -> str:
         """
@@ -123,34 +169,49 @@ class Catalogue:
         :raises ClientError: 400, nothing can be called so; 404, it is not
             among the topics that may be published to; 409, a source fills it.
         """
-        problem = topic_problem(name)
+        directory = self._directory
+        problem = topic_problem(name, directory.longest)
         if problem is not None:
             raise ClientError(400, f"{problem[0].upper()}{problem[1:]}.", parameter="topic")
-        if any(pattern.match(name) is not None for pattern, _ in self._sources):
+        if directory.owner(name) is not None:
             raise ClientError(409, f"The topic {name!r} is filled by a source.", parameter="topic")
-        if self._messages and not self._declared(name):
+        if directory.publish.topics and not directory.declared(name):
             detail = f"The topic {name!r} is not among those that may be published to"
-            raise _unknown(detail, None, name, self._publish.topics)
+            raise _unknown(detail, name, directory.publish.topics)
         return name
 
-    async def always(self) -> list[tuple[Topic, Source]]:
-        """The topics of the sources that are polled whether anybody watches or not."""
-        return [
-            (await self._document_topic(source.topic, source, {}, {}), source)
-            for _, source in self._sources
-            if source.when == "always"
-        ]
+    # Topics, as they are asked for.
 
-    def _declared(self, name: str) -> bool:
-        return any(pattern.match(name) is not None for pattern in self._messages)
+    async def _lasting(self, find: Callable[[Directory], Awaitable[T]]) -> T:
+        """What `find` finds, unless the configuration is replaced meanwhile: then once more."""
+        while True:
+            directory = self._directory
+            with suppress(_ReplacedError):
+                found = await find(directory)
+                if directory is self._directory:
+                    return found
 
-    async def _is_message_topic(self, name: str) -> bool:
-        if self._messages or not self._publish.tokens:
-            return self._declared(name)
-        return await self._hub.recorded(name)
+    async def _topic(self, directory: Directory, name: str, given: Mapping[str, str]) -> Topic:
+        problem = topic_problem(name, directory.longest)
+        if problem is not None:
+            # The name is not repeated: it may be of any length.
+            raise ClientError(404, f"There is no such topic: {problem}.", parameter="topic")
+        owner = directory.owner(name)
+        if owner is not None:
+            return await self._document_topic(directory, name, *owner, given)
+        if directory.declared(name) or (directory.undeclared and await self._hub.recorded(name)):
+            return await self._hub.message_topic(name)
+        if directory.past(name):
+            return _ended(name)
+        raise _unknown(f"There is no topic {name!r}", name, directory.names)
 
     async def _document_topic(
-        self, name: str, source: Source, values: Mapping[str, str], given: Mapping[str, str]
+        self,
+        directory: Directory,
+        name: str,
+        source: Source,
+        values: Mapping[str, str],
+        given: Mapping[str, str],
     ) -> Topic:
         forwarded = {
             header: given[header.lower()]
@@ -165,35 +226,122 @@ class Catalogue:
             self._make_room(source)
 
         def fill(topic: DocumentTopic) -> ISource:
-            headers = {**source.headers, **forwarded}
-            filled = self._build(topic, source, url, headers, lambda: self._forgotten(key))
-            self._kept[key] = source
-            return filled
+            if directory is not self._directory:
+                raise _ReplacedError
+            return self._built(topic, _Kept(source, values, forwarded), url, None)
 
-        linger = None if key == source.topic else source.linger
-        return await self._hub.document_topic(key, fill, linger)
+        return await self._hub.document_topic(key, fill, _linger(key, source))
+
+    def _built(
+        self, topic: DocumentTopic, made: _Kept, url: str, before: ISource | None
+    ) -> ISource:
+        headers = {**made.source.headers, **made.forwarded}
+        key = topic.key
+        filled = self._build(topic, made.source, url, headers, lambda: self._forgotten(key), before)
+        self._kept[key] = made
+        return filled
 
     def _forgotten(self, key: str) -> None:
         del self._kept[key]
 
     def _make_room(self, source: Source) -> None:
         """Let a topic of `source` go that only lingers, if there are as many as may be."""
-        keys = [key for key, owner in self._kept.items() if owner is source]
+        keys = [key for key, made in self._kept.items() if made.source.topic == source.topic]
         if len(keys) < source.max_topics:
             return
         if not any(self._hub.release(key) for key in keys):
             raise _too_many()
 
+    # Another configuration.
 
-def _too_many() -> ClientError:
-    detail = "As many topics like this as may be are watched already (max_topics)."
-    return ClientError(503, detail, headers={"Retry-After": "10"})
+    def replace(self, config: Config) -> Changes:
+        """
+        Go over to another configuration, which has passed all checks.
+
+        A source is known again by its template. What did not change does not
+        notice. A topic whose source changed keeps all that it has. One that
+        is removed ends, and one that is another's now is taken up anew there.
+        """
+        before = self._directory
+        after = self._directory = before.after(config)
+        for topic in tuple(self._hub.topics.values()):
+            self._reassign(topic)
+        for topic in tuple(self._hub.dropped.values()):
+            if after.owner(topic.name) is not None or after.declared(topic.name):
+                self._hub.cut(topic)
+        return Changes.between(before.sources, after.sources)
+
+    def _reassign(self, topic: Topic) -> None:
+        """Give a topic to whom its name belongs now."""
+        if self._hub.topics.get(topic.key) is not topic:
+            return
+        directory = self._directory
+        owner = directory.owner(topic.name)
+        made = self._kept.get(topic.key)
+        if owner is not None and made is not None and owner[0].topic == made.source.topic:
+            if owner[0] != made.source:
+                assert isinstance(topic, DocumentTopic)
+                self._change(topic, made, owner[0])
+        elif owner is not None or directory.declared(topic.name):
+            if owner is not None or made is not None:
+                self._move(topic)
+        elif made is not None or not directory.undeclared:
+            self._end(topic)
+
+    def _end(self, topic: Topic) -> None:
+        """Its name is nobody's now."""
+        self._hub.end(topic)
+        self._hub.drop(topic)
+
+    def _move(self, topic: Topic) -> None:
+        """Its readers come back, to what has its name now."""
+        self._hub.cut(topic)
+        self._hub.drop(topic)
+
+    def _change(self, topic: DocumentTopic, made: _Kept, source: Source) -> None:
+        """A topic's source is polled otherwise from now on."""
+        wanted = {name.lower() for name in source.forward_headers}
+        if topic.ended or not {name.lower() for name in made.forwarded} <= wanted:
+            # What had ended may go on; what is private to a header that no longer counts may not.
+            self._move(topic)
+            return
+        if not wanted <= {name.lower() for name in made.source.forward_headers}:
+            # Some readers may have sent what was not asked for before: let them come back.
+            self._hub.cut(topic)
+        url = expand(source.url, made.values)
+        if url is None:
+            self._end(topic)
+            return
+        made = _Kept(source, made.values, made.forwarded)
+        self._hub.refill(
+            topic,
+            lambda before: self._built(topic, made, url, before),
+            _linger(topic.key, source),
+        )
 
 
-def _unknown(detail: str, problem: str | None, name: str, names: Sequence[str]) -> ClientError:
+def _linger(key: str, source: Source) -> float | None:
+    """Topics of a template, and private ones, are forgotten when nobody reads them."""
+    return None if key == source.topic else source.linger
+
+
+def _ended(name: str) -> Topic:
+    """What stands for a topic that was removed."""
+    topic = DocumentTopic(name, 0)
+    topic.ended = True
+    return topic
+
+
+def _too_many() -> BusyError:
+    return BusyError(
+        "max_topics", "As many topics like this as may be are watched already (max_topics)."
+    )
+
+
+def _unknown(detail: str, name: str, names: Sequence[str]) -> ClientError:
     """What to say of a name that nothing has, with the names that it may have meant."""
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    detail += f": {problem}." if problem else "."
+    detail += "."
     if nearest:
         detail += f" Did you mean {' or '.join(map(repr, nearest))}?"
     return ClientError(404, detail, parameter="topic", extra={"nearest": nearest})
@@ -228,4 +376,5 @@ def _check_overlaps(config: Config) -> None:
 
 def _digest(forwarded: Mapping[str, str]) -> str:
     """Stands for a set of header values where they must not be seen."""
-    return hashlib.sha256(msgspec.json.encode(forwarded, order="sorted")).hexdigest()[:32]
+    lower = {name.lower(): value for name, value in forwarded.items()}
+    return hashlib.sha256(msgspec.json.encode(lower, order="sorted")).hexdigest()[:32]

@@ -14,7 +14,7 @@ from email.message import Message
 
 import jmespath
 import msgspec
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
 
 from pushd import charset as charsets
 from pushd import delta
@@ -140,7 +140,13 @@ def _selected(value: Json, expression: str | None) -> Json:
         return value
     try:
         selected: Json = compiled(expression).search(value)
-    except (JMESPathError, ValueError) as error:
+    except JMESPathTypeError as error:
+        # Its own text quotes the answer, and that may quote the headers that it got.
+        raise SourceError(
+            f"select failed: {error.function_name}() does not take a value of the type "
+            f"{error.actual_type}."
+        ) from None
+    except (JMESPathError, TypeError, ValueError) as error:
         raise SourceError(f"select failed: {error}") from None
     if selected is None:
         # An upstream that answers 200 with an error in it must not empty the page.

@@ -25,19 +25,25 @@ class Health:
     The health of one topic's source.
 
     :param patience: seconds without a good answer after which the topic is stale.
+    :param before: how the one was doing whose place the source takes, if there was one.
     """
 
     log = Logger()
 
     def __init__(
-        self, topic: DocumentTopic, hub: IHub, clock: IReactorTime, patience: float
+        self,
+        topic: DocumentTopic,
+        hub: IHub,
+        clock: IReactorTime,
+        patience: float,
+        before: Health | None = None,
     ) -> None:
         self._topic = topic
         self._hub = hub
         self._clock = clock
         self._patience = patience
         self._watched = False
-        self._stale_at: float | None = None
+        self._good_until: float | None = None if before is None else before._good_until
         self._waiting: IDelayedCall | None = None
 
     def watched(self) -> None:
@@ -56,7 +62,7 @@ class Health:
 
         :param fresh: seconds for which it said that there will be no other.
         """
-        self._stale_at = self._clock.seconds() + fresh + self._patience
+        self._good_until = self._clock.seconds() + fresh
         self._tell("ok", None)
         self._wait()
 
@@ -73,8 +79,8 @@ class Health:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        if self._watched and self._stale_at is not None:
-            wait = max(least, self._stale_at - self._clock.seconds())
+        if self._watched and self._good_until is not None:
+            wait = max(least, self._good_until + self._patience - self._clock.seconds())
             self._waiting = self._clock.callLater(wait, self._went_stale)
 
     def _went_stale(self) -> None:

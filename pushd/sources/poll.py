@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -23,6 +23,7 @@ from pushd.config import Source
 from pushd.errors import HistoryError, SourceError
 from pushd.event import Draft
 from pushd.interfaces import IHub, ISource
+from pushd.metrics import Metrics, Outcome
 from pushd.sources import pace
 from pushd.sources.digest import Rules
 from pushd.sources.fetch import Answer, Fetcher
@@ -32,6 +33,12 @@ from pushd.topic import DocumentTopic
 
 _VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 """RFC 9110, section 13.1: what an answer carries, and how it is asked about."""
+
+LATEST = 5.0
+"""
+Seconds within which a source that was changed is asked for the first time. All
+topics of a template change at once, and need not all be asked at once.
+"""
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -47,6 +54,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     clock: IReactorTime
     now: Callable[[], float]
     chance: Callable[[], float]
+    metrics: Metrics
 
 
 class _GoneError(SourceError):
@@ -62,6 +70,7 @@ class Poller:
     :param headers: the source's own and the forwarded ones.
     :param fetcher: asks, with the source's trust in certificates.
     :param forgotten: called when the topic is no more.
+    :param before: the one whose place it takes, if there was one.
     """
 
     log = Logger()
@@ -75,6 +84,7 @@ class Poller:
         around: Surroundings,
         fetcher: Fetcher,
         forgotten: Callable[[], None],
+        before: ISource | None = None,
     ) -> None:
         self.topic = topic
         self._source = source
@@ -84,19 +94,40 @@ class Poller:
         self._around = around
         self._fetcher = fetcher
         self._on_forgotten = forgotten
-        self._health = Health(topic, around.hub, around.clock, source.patience)
+        predecessor = before if isinstance(before, Poller) else None
+        self._health = Health(
+            topic, around.hub, around.clock, source.patience, predecessor and predecessor._health
+        )
         self._validators: dict[str, str] = {}
         self._mark = b""
         self._failures = 0
         self._began = 0.0
         self._abandoned = False
         self._not_before = 0.0
+        self._left_alone = 0.0
         self._loop: LoopingCall | None = None
         self._resting: IDelayedCall | None = None
         self._in_phase = False
         self._polling: Deferred[None] | None = None
         self._recording = False
+        self._turn = DeferredLock()
         self._waiting: list[Deferred[None]] = []
+        if predecessor is not None:
+            self._follow(predecessor)
+
+    def _follow(self, before: Poller) -> None:
+        """
+        Go on where another stops. Its validators and the mark of its last
+        answer are not taken over: they stand for what was asked then.
+        """
+        # What it is recording comes first: changes are told from what is there then.
+        self._turn = before._turn
+        if self.topic.document is not None:
+            spread = min(self._source.every, LATEST) * self._around.chance()
+            self._not_before = self._around.clock.seconds() + spread
+        if (self._url, self._headers) == (before._url, before._headers):
+            self._left_alone = before._left_alone
+            self._not_before = max(self._not_before, self._left_alone)
 
     # What the hub tells.
 
@@ -201,23 +232,28 @@ class Poller:
 
     async def _exchange(self) -> None:
         self._began = self._around.clock.seconds()
+        outcome: Outcome = "failed"
         try:
             answer = await self._fetch()
-            await self._take(answer)
+            outcome = await self._take(answer)
         except SourceError as error:
             self._failed(error.reason, error.retry_after)
             if isinstance(error, _GoneError):
+                outcome = "gone"
                 self._stop()
                 self._around.hub.end(self.topic)
         except HistoryError as error:
             self._failed(f"The answer could not be recorded: {error}", None)
         except CancelledError:
+            outcome = "cancelled"
             raise
         except Exception:
             self.log.failure("polling {topic!r} failed", topic=self.topic.name)
             self._failed("pushd could not read the answer; its log says why.", None)
         else:
             self._succeeded(answer)
+        finally:
+            self._around.metrics.polled(self._source.topic, outcome)
         self._abandoned = False
 
     def _fetch(self) -> Deferred[Answer]:
@@ -227,13 +263,13 @@ class Poller:
             self._url, headers, timeout=source.timeout, max_bytes=source.max_bytes
         )
 
-    async def _take(self, answer: Answer) -> None:
+    async def _take(self, answer: Answer) -> Outcome:
         """
         :raises SourceError: the answer is of no use.
         :raises HistoryError: it could not be recorded.
         """
         if answer.status == HTTPStatus.NOT_MODIFIED and self._validators and self.topic.document:
-            return
+            return "not modified"
         if answer.status == HTTPStatus.GONE:
             raise _GoneError("The source answered 410 Gone: nothing more will come.")
         if answer.status not in (HTTPStatus.OK, HTTPStatus.NON_AUTHORITATIVE_INFORMATION):
@@ -241,28 +277,33 @@ class Poller:
                 f"The source answered {_phrase(answer.status)}.",
                 pace.retry_after(_header(answer, "Retry-After"), self._around.now()),
             )
-        await self._record(answer)
+        outcome = await self._record(answer)
         # Only of an answer that was good: a 304 has to mean the document we have.
         self._validators = {
             asked: value
             for given, asked in _VALIDATORS.items()
             if (value := _header(answer, given))
         }
+        return outcome
 
-    async def _record(self, answer: Answer) -> None:
+    async def _record(self, answer: Answer) -> Outcome:
+        answered = self._around.clock.seconds()
         content_type = _header(answer, "Content-Type")
-        digest = await self._around.worker.digest(
-            self.topic.document, self._mark, answer.body, content_type, self._rules
-        )
-        if digest.document is not None:
-            self._recording = True
-            try:
+        await self._turn.acquire()
+        try:
+            digest = await self._around.worker.digest(
+                self.topic.document, self._mark, answer.body, content_type, self._rules
+            )
+            if digest.document is not None:
+                self._recording = True
                 await self._around.hub.publish(
-                    Draft(self.topic.key, digest.payloads, digest.document)
+                    Draft(self.topic.key, digest.payloads, digest.document, answered)
                 )
-            finally:
-                self._recording = False
+        finally:
+            self._recording = False
+            self._turn.release()
         self._mark = digest.mark
+        return "same" if digest.document is None else "changed"
 
     # What came of it.
 
@@ -278,7 +319,9 @@ class Poller:
         wait = pace.back_off(
             self._source.every, self._failures, self._source.max_backoff, self._around.chance()
         )
-        self._not_before = self._around.clock.seconds() + max(wait, retry_after or 0.0)
+        now = self._around.clock.seconds()
+        self._left_alone = now + (retry_after or 0.0)
+        self._not_before = max(now + wait, self._left_alone)
         self._health.failed(reason)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from zope.interface import implementer
@@ -19,6 +20,7 @@ from zope.interface import implementer
 from pushd import wire
 from pushd.feed import Feeds, Subscription
 from pushd.interfaces import ISubscriber
+from pushd.peer import patience, taken
 from pushd.topic import Topic
 from pushd.wire import WireFormat
 
@@ -37,14 +39,34 @@ section 5.2.2.6); nginx takes the last one as its order not to buffer.
 class SSEStream:
     """
     :param request: answered by this stream from here on.
+    :param peer: the client's address, for the log.
+    :param client: what the page calls itself.
     :param retry: seconds after which the client is to come back if it drops.
+    :param client_timeout: seconds for which it may take nothing of what there is to read.
+    :param peer_timeout: seconds after which a peer that acknowledges nothing is lost.
     :param hello: whether the client wants to be greeted.
     """
 
-    def __init__(self, request: Request, retry: float, hello: bool) -> None:
+    def __init__(
+        self,
+        request: Request,
+        *,
+        peer: str,
+        client: str | None,
+        retry: float,
+        client_timeout: float,
+        peer_timeout: float,
+        hello: bool,
+    ) -> None:
+        self.peer = peer
+        self.client = client
         self._request = request
+        self._client_timeout = client_timeout
+        self._peer_timeout = peer_timeout
         self._hello = hello
         self._full = False
+        self._taken: int | None = None
+        self._waiting: IDelayedCall | None = None
         self._first = wire.sse_opening(retry, hello)
         self._subscription: Subscription | None = None
 
@@ -52,6 +74,7 @@ class SSEStream:
         self, feeds: Feeds, topics: Sequence[Topic], format: WireFormat, given: str | None
     ) -> None:
         """Subscribe; see :meth:`Feeds.subscribe`."""
+        self._clock = feeds.clock
         if self._hello:
             format = wire.HELLO[format.name]
         subscription = feeds.subscribe(topics, format, self, given)
@@ -60,10 +83,14 @@ class SSEStream:
         self._request.registerProducer(self, True)
         subscription.pull()
 
-    def _left(self, _: Failure, subscription: Subscription) -> None:
+    def _left(self, reason: Failure, subscription: Subscription) -> None:
         """The connection is lost, however it was."""
+        self._over()
+        subscription.leave("client left" if reason.check(ConnectionDone) else "connection lost")
+
+    def _over(self) -> None:
         self._subscription = None
-        subscription.leave()
+        self._stop_waiting()
 
     # What the subscription asks.
 
@@ -75,7 +102,7 @@ class SSEStream:
 
     def finish(self) -> None:
         """See :meth:`ISubscriber.finish`."""
-        self._subscription = None
+        self._over()
         self._request.unregisterProducer()
         self._request.finish()
 
@@ -84,27 +111,58 @@ class SSEStream:
         See :meth:`ISubscriber.cut`. The body has no end: fetch-event-source
         takes one for the end of it all, and does not come back.
         """
-        self._subscription = None
+        self._over()
         self._request.unregisterProducer()
         if self._full:
             # Losing it would first wait for a client that does not read.
-            cast("ITCPTransport", self._request.channel.transport).abortConnection()
+            self._transport.abortConnection()
         else:
             self._request.loseConnection()
+
+    @property
+    def _transport(self) -> ITCPTransport:
+        return cast("ITCPTransport", self._request.channel.transport)
 
     # What the transport says.
 
     def pauseProducing(self) -> None:
         """It has more than it can send; said again at every write while it has."""
-        self._full = True
+        if not self._full:
+            self._full = True
+            # Linux takes a living peer that has no room for a lost one. While it has none,
+            # it is our time that counts.
+            patience(self._transport, self._client_timeout + self._peer_timeout)
+            self._wait()
         if self._subscription is not None:
             self._subscription.pause()
 
     def resumeProducing(self) -> None:
         """It has sent all."""
         self._full = False
+        patience(self._transport, self._peer_timeout)
+        self._stop_waiting()
         if self._subscription is not None:
             self._subscription.resume()
 
     def stopProducing(self) -> None:
         """The connection is lost; notifyFinish says so too, and always."""
+
+    # How long a client may take nothing.
+
+    def _wait(self) -> None:
+        if self._subscription is not None:
+            self._taken = taken(self._transport)
+            self._waiting = self._clock.callLater(self._client_timeout, self._waited)
+
+    def _waited(self) -> None:
+        """A slow reader may go on; one who took nothing may not."""
+        self._waiting = None
+        if self._taken is not None and taken(self._transport) != self._taken:
+            self._wait()
+        elif self._subscription is not None:
+            self._subscription.cut("stalled")
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None

@@ -77,6 +77,11 @@ def client(request: IRequest) -> str | None:
     return value
 
 
+def header_names(request: IRequest) -> set[str]:
+    """The names in the ``header=`` parameters, in lower case."""
+    return {text.partition(":")[0].strip().lower() for text in parameters(request, "header")}
+
+
 def headers(request: IRequest, forwardable: Collection[str]) -> dict[str, str]:
     """
     The headers that may be of interest to a source, by name in lower case: the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from twisted.web.iweb import IRequest
 
@@ -15,12 +15,12 @@ _ALLOWED_HEADERS = ("last-event-id", "authorization", "cache-control", "content-
 class Cors:
     """
     :param origins: ``https://app.example.com``; ``*`` stands for all, without credentials.
-    :param headers: further request headers that pages may set, in lower case.
+    :param headers: gives further request headers that pages may set, in lower case.
     """
 
-    def __init__(self, origins: Collection[str], headers: Collection[str]) -> None:
+    def __init__(self, origins: Collection[str], headers: Callable[[], Collection[str]]) -> None:
         self._origins = frozenset(origins)
-        self._headers = ", ".join([*_ALLOWED_HEADERS, *sorted({*headers} - {*_ALLOWED_HEADERS})])
+        self._further = headers
 
     def apply(self, request: IRequest) -> None:
         """Set the response headers that let the page read the answer, if it may."""
@@ -41,5 +41,8 @@ class Cors:
         request.setHeader("Access-Control-Expose-Headers", "ETag")
         if request.method == b"OPTIONS":
             request.setHeader("Access-Control-Allow-Methods", METHODS)
-            request.setHeader("Access-Control-Allow-Headers", self._headers)
+            further = sorted({*self._further()} - {*_ALLOWED_HEADERS})
+            request.setHeader(
+                "Access-Control-Allow-Headers", ", ".join([*_ALLOWED_HEADERS, *further])
+            )
             request.setHeader("Access-Control-Max-Age", "86400")

@@ -10,22 +10,30 @@ from twisted.web.iweb import IRequest
 from pushd.errors import ClientError
 
 
-def write_problem(request: IRequest, error: ClientError) -> bytes:
-    """Set status and headers of `request` for `error`; gives the body."""
-    status = HTTPStatus(error.status)
-    request.setResponseCode(error.status, status.phrase.encode())
-    request.setHeader("Content-Type", "application/problem+json")
-    request.setHeader("Cache-Control", "no-store")
-    for name, value in error.headers.items():
-        request.setHeader(name, value)
-    problem: dict[str, object] = {
+def problem(error: ClientError) -> tuple[dict[str, str], bytes]:
+    """The headers and the body that tell a client of `error`."""
+    document: dict[str, object] = {
         "type": "about:blank",
-        "title": status.phrase,
+        "title": HTTPStatus(error.status).phrase,
         "status": error.status,
         "detail": error.detail,
     }
     if error.parameter is not None:
-        problem["parameter"] = error.parameter
-    body = msgspec.json.encode({**problem, **error.extra}) + b"\n"
-    request.setHeader("Content-Length", str(len(body)))
+        document["parameter"] = error.parameter
+    body = msgspec.json.encode({**document, **error.extra}) + b"\n"
+    headers = {
+        "Content-Type": "application/problem+json",
+        "Cache-Control": "no-store",
+        "Content-Length": str(len(body)),
+        **error.headers,
+    }
+    return headers, body
+
+
+def write_problem(request: IRequest, error: ClientError) -> bytes:
+    """Set status and headers of `request` for `error`; gives the body."""
+    request.setResponseCode(error.status, HTTPStatus(error.status).phrase.encode())
+    headers, body = problem(error)
+    for name, value in headers.items():
+        request.setHeader(name, value)
     return body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import msgspec
@@ -97,8 +98,24 @@ def _one_line(body: bytes) -> bytes:
         body.decode()
         text = bytes(msgspec.json.decode(body, type=msgspec.Raw))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ClientError(400, f"The body is not valid JSON: {error}.") from None
+        why = "it has half of a surrogate pair" if _has_half_a_pair(body) else str(error)
+        raise ClientError(400, f"The body is not valid JSON: {why}.") from None
     return text.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _has_half_a_pair(body: bytes) -> bool:
+    r"""
+    Whether what ails JSON is an escape like ``\ud83d`` without its other half,
+    which stands for no character (RFC 8259, section 8.2). msgspec takes the text
+    for truncated where it looks for the other half.
+    """
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _utf8(body: bytes, charset: str) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -16,24 +15,26 @@ from werkzeug.http import parse_etags
 
 from pushd import wire
 from pushd.config import Server
-from pushd.errors import ClientError
+from pushd.errors import BusyError, ClientError, HistoryError
 from pushd.event import Payload, Position, mark
 from pushd.feed import Feeds
 from pushd.interfaces import IHub
+from pushd.metrics import Metrics
 from pushd.sources.catalogue import Catalogue
 from pushd.topic import DocumentTopic, Topic
 from pushd.transports.sse import HEADERS, SSEStream
 from pushd.web import asked
+from pushd.web.admission import Admission
 from pushd.web.site import PushRequest
 from pushd.wire import SSE, SSE_WITH_TOPIC, WireFormat
 
 
 class Reading:
     """
+    :param admission: gives streams their seats.
+    :param metrics: count those for whom there is no room.
     :param chance: a random number from [0, 1), for the spread of reconnections.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -41,63 +42,119 @@ class Reading:
         feeds: Feeds,
         catalogue: Catalogue,
         server: Server,
+        admission: Admission,
+        metrics: Metrics,
         chance: Callable[[], float],
     ) -> None:
         self._hub = hub
         self._feeds = feeds
         self._catalogue = catalogue
         self._server = server
+        self._admission = admission
+        self._metrics = metrics
         self._chance = chance
 
     async def topic(self, request: IRequest, name: str) -> Resource | bytes:
-        """``GET /topics/{topic}``. Raises ClientError."""
+        """``GET /topics/{topic}``. Raises ClientError, and for a document HistoryError."""
         request.responseHeaders.addRawHeader("Vary", "Accept")
         wanted = asked.representation(request, (asked.EVENT_STREAM, asked.JSON))
-        given = asked.headers(request, self._catalogue.forwardable)
-        topic = await self._catalogue.topic(name, given)
-        if topic.ended:
-            return _no_content(request)
-        if wanted == asked.JSON:
-            return await self._document(request, topic)
-        return self._stream(request, [topic], SSE)
+        if wanted == asked.EVENT_STREAM:
+            return await self._stream(request, [name], SSE)
+        try:
+            return await self._document(request, name)
+        except BusyError as error:
+            self._metrics.refused(error.why)
+            raise
 
     async def events(self, request: IRequest) -> Resource | bytes:
         """``GET /events?topic=a&topic=b``. Raises ClientError."""
         request.responseHeaders.addRawHeader("Vary", "Accept")
         asked.representation(request, (asked.EVENT_STREAM,))
-        given = asked.headers(request, self._catalogue.forwardable)
         names = list(dict.fromkeys(asked.parameters(request, "topic")))
+        most = self._server.max_topics_per_client
         if not names:
             raise ClientError(400, "At least one topic is needed: ?topic=NAME.", parameter="topic")
-        topics = await self._catalogue.topics(names, given)
-        topics = [topic for topic in topics if not topic.ended]
-        return self._stream(request, topics, SSE_WITH_TOPIC) if topics else _no_content(request)
+        if len(names) > most:
+            raise ClientError(
+                400,
+                f"A connection reads at most {most} topics (max_topics_per_client).",
+                parameter="topic",
+            )
+        return await self._stream(request, names, SSE_WITH_TOPIC)
 
-    def _stream(
-        self, request: IRequest, topics: Sequence[Topic], format: WireFormat
+    async def _topics(self, request: IRequest, names: Sequence[str]) -> list[Topic]:
+        """
+        The topics called `names`, as they are for this client.
+
+        :raises ClientError: there is one that it cannot have, or a header that
+            none of their sources would be given.
+        """
+        given = asked.headers(request, self._catalogue.forwardable)
+        topics = await self._catalogue.topics(names, given)
+        named = asked.header_names(request)
+        unwanted = named and named - self._catalogue.wanted(names)
+        if unwanted:
+            which = "this topic" if len(names) == 1 else "any of these topics"
+            detail = f"The header {min(unwanted)!r} is not forwarded to the source of {which}."
+            raise ClientError(400, detail, parameter="header")
+        return topics
+
+    async def _stream(
+        self, request: IRequest, names: Sequence[str], format: WireFormat
     ) -> Resource | bytes:
         assert isinstance(request, PushRequest)
         client = asked.client(request)
         chunked = asked.switch(request, "chunked", self._server.chunked)
         hello = asked.switch(request, "hello", False)
-        for name, value in HEADERS.items():
-            request.setHeader(name, value)
-        if request.method == b"HEAD":
-            return b""
-        if not chunked:
-            request.end_with_connection()
-        if client is not None:
-            self.log.debug(
-                "{client} reads {topics}", client=client, topics=[t.name for t in topics]
-            )
-        retry = self._server.retry + self._server.retry_spread * self._chance()
-        stream = SSEStream(request, retry, hello)
-        return _Stream(
-            lambda: stream.open(self._feeds, topics, format, asked.last_event_id(request))
+        try:
+            topics = [topic for topic in await self._topics(request, names) if not topic.ended]
+            if not topics:
+                return _no_content(request)
+            if request.method == b"HEAD":
+                _begin(request, chunked)
+                return b""
+            seat = self._admission.admit(request)
+        except BusyError as error:
+            return self._send_away(request, chunked, error.why, error.detail)
+        except HistoryError as error:
+            reason = f"The history is not available: {error}"
+            return self._send_away(request, chunked, "history", reason)
+        request.notifyFinish().addBoth(seat.leave)
+        _begin(request, chunked)
+        stream = SSEStream(
+            request,
+            peer=seat.peer,
+            client=client,
+            retry=self._server.retry + self._server.retry_spread * self._chance(),
+            client_timeout=self._server.client_timeout,
+            peer_timeout=self._server.peer_timeout,
+            hello=hello,
         )
+        stream.open(self._feeds, topics, format, asked.last_event_id(request))
+        return _ONGOING
 
-    async def _document(self, request: IRequest, topic: Topic) -> bytes:
+    def _send_away(self, request: PushRequest, chunked: bool, why: str, reason: str) -> Resource:
+        """
+        Have a client come back later that wants a stream.
+
+        Any error would end an EventSource for good. So the stream begins, says
+        when to come back, and is broken off: fetch-event-source, for one, takes
+        an orderly end for the end of it all.
+
+        :param why: one or two words for the metrics.
+        """
+        self._metrics.refused(why)
+        retry = self._server.retry_when_busy * (1 + self._chance())
+        _begin(request, chunked)
+        request.write(wire.sse_later(retry, reason))
+        request.loseConnection()
+        return _ONGOING
+
+    async def _document(self, request: IRequest, name: str) -> bytes:
         """The document now; for a topic that nobody watches, it is asked for once."""
+        (topic,) = await self._topics(request, [name])
+        if topic.ended:
+            raise ClientError(410, f"The topic {name!r} has ended.", parameter="topic")
         if not isinstance(topic, DocumentTopic):
             raise ClientError(
                 406,
@@ -129,18 +186,27 @@ class Reading:
         return body
 
 
-class _Stream(Resource):
-    """A response that goes on. Returned to Klein, which for a Deferred would keep more memory."""
+class _Ongoing(Resource):
+    """
+    What Klein is given for a response that has begun and goes on. For a
+    Deferred it would keep more memory.
+    """
 
     isLeaf = True
 
-    def __init__(self, open: Callable[[], None]) -> None:
-        super().__init__()
-        self._open = open
-
     def render(self, request: IRequest) -> int:
-        self._open()
         return NOT_DONE_YET
+
+
+_ONGOING = _Ongoing()
+
+
+def _begin(request: PushRequest, chunked: bool) -> None:
+    """Set the headers of a stream."""
+    for name, value in HEADERS.items():
+        request.setHeader(name, value)
+    if not chunked and request.method != b"HEAD":
+        request.end_with_connection()
 
 
 def _no_content(request: IRequest) -> bytes:

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from pushd.errors import ClientError, HistoryError
 from pushd.web.cors import METHODS, Cors
+from pushd.web.monitoring import Monitoring
 from pushd.web.pages import Pages
 from pushd.web.problem import write_problem
 from pushd.web.publishing import Publishing
@@ -33,9 +34,17 @@ class Root:
     app.url_map.strict_slashes = False
     log = Logger()
 
-    def __init__(self, reading: Reading, publishing: Publishing, pages: Pages, cors: Cors) -> None:
+    def __init__(
+        self,
+        reading: Reading,
+        publishing: Publishing,
+        monitoring: Monitoring,
+        pages: Pages,
+        cors: Cors,
+    ) -> None:
         self._reading = reading
         self._publishing = publishing
+        self._monitoring = monitoring
         self._pages = pages
         self._cors = cors
 
@@ -70,6 +79,21 @@ class Root:
     def static(self, request: IRequest, name: str) -> Any:
         """A file."""
         return self._pages.static(request, name)
+
+    @app.route("/healthz", methods=["GET", "HEAD"])
+    def health(self, request: IRequest) -> bytes:
+        """Alive."""
+        return self._monitoring.health(request)
+
+    @app.route("/readyz", methods=["GET", "HEAD"])
+    def readiness(self, request: IRequest) -> bytes:
+        """Ready for clients."""
+        return self._monitoring.readiness(request)
+
+    @app.route("/metrics", methods=["GET", "HEAD"])
+    def metrics(self, request: IRequest) -> bytes:
+        """For Prometheus."""
+        return self._monitoring.metrics(request)
 
     @app.handle_errors(ClientError)
     def refused(self, request: IRequest, failure: Failure) -> bytes:

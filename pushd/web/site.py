@@ -7,18 +7,33 @@ an access log without secrets.
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import HTTPChannel, combinedLogFormatter
 from twisted.web.iweb import IAccessLogFormatter, IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import provider
 
+from pushd.config import Server
+from pushd.errors import ClientError
+from pushd.web.channel import PushChannel
+
+DROPPED = 16
+"""How many times as long as it may be a body is read."""
+
 _NO_SECRET = frozenset({"topic", "lastEventId", "client", "chunked", "hello", "wait", "event"})
 """Query parameters whose values may be logged; ``access_token`` and ``header`` may not."""
+
+_NAMES = _NO_SECRET | {"access_token", "header"}
+"""Those whose names may be; somebody might take a secret for a whole query."""
+
+_AUTHORITY = re.compile(rb"\A[^/]*://[^/]*")
+"""What a proxy's client writes in front of the path, maybe with a password (RFC 9112, 3.2.2)."""
 
 
 class PushRequest(Request):
@@ -26,32 +41,44 @@ class PushRequest(Request):
     A request with a bounded body.
 
     :cvar max_body: bytes that a body may have; more is read and dropped, so
-        that the client, which is still sending, hears the answer.
+        that a page, which hears no answer without its CORS headers, hears this one.
     :ivar too_large: whether it had more.
     """
 
     max_body = 1_048_576
     too_large = False
+    _received = 0
 
     def gotLength(self, length: int | None) -> None:
         """Called when the headers are there. Within its bound, the body fits into memory."""
+        # Who expects to be told to continue is no page, and will not send it (RFC 9110, 10.1.1).
+        patient = 1 if self.requestHeaders.hasHeader("Expect") else DROPPED
+        if length is not None and length > patient * self.max_body:
+            raise self._too_large()
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Called with each part of the body."""
+        """Called with each part of the body. Raises ClientError when it does not end."""
         assert self.content is not None
-        if self.content.tell() + len(data) <= self.max_body and not self.too_large:
+        self._received += len(data)
+        if self._received <= self.max_body:
             self.content.write(data)
-            return
-        if not self.too_large:
+        elif self._received > DROPPED * self.max_body:
+            raise self._too_large()
+        elif not self.too_large:
             self.too_large = True
-            self._dropped = 0
             self.content.seek(0)
             self.content.truncate()
-        self._dropped += len(data)
-        if self._dropped > 16 * self.max_body:
-            # Whoever goes on for so long does not listen.
-            self.loseConnection()
+
+    def _too_large(self) -> ClientError:
+        return ClientError(413, f"A body has at most {self.max_body} bytes (publish.max_body).")
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Called when all is there."""
+        if command != b"POST" and self._received:
+            # Nobody asks for it, and a stream would keep it for as long as it lasts.
+            self.content = BytesIO()
+        super().requestReceived(command, path, version)
 
     def getRequestHostname(self) -> bytes:
         """Routes depend on the path alone; a Host that is no name must not upset them."""
@@ -78,10 +105,13 @@ class _Discreet:
 
     def __init__(self, request: IRequest) -> None:
         self._request = request
-        path, _, query = request.uri.partition(b"?")
+        target, _, query = request.uri.partition(b"?")
+        path = _AUTHORITY.sub(b"", target)
+        # A semicolon separates parameters too, for Twisted.
+        pairs = parse_qsl(query.decode("latin-1").replace(";", "&"), keep_blank_values=True)
         shown = [
-            (name, value if name in _NO_SECRET else "...")
-            for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+            (name if name in _NAMES else "...", value if name in _NO_SECRET else "...")
+            for name, value in pairs
         ]
         self.uri = path + (b"?" + urlencode(shown, safe="/.").encode() if shown else b"")
 
@@ -100,12 +130,33 @@ def discreet_log_formatter(timestamp: str, request: IRequest) -> str:
     return line
 
 
-def make_site(resource: IResource, max_body: int) -> Site:
-    """The site of a daemon."""
-    factory = type("BoundedRequest", (PushRequest,), {"max_body": max_body})
-    return Site(
+class PushSite(Site):
+    """Speaks HTTP/1.1 and nothing else, whatever is installed."""
+
+    protocol: Any = PushChannel
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is offered to TLS clients (ALPN). HTTP/2 is a proxy's: see conf/nginx.conf."""
+        return [b"http/1.1"]
+
+
+def make_site(
+    resource: IResource, server: Server, max_body: int, reactor: IReactorTime | None = None
+) -> Site:
+    """
+    The site of a daemon.
+
+    :param server: the bounds of a connection, see :class:`PushChannel`.
+    :param max_body: bytes that a request's body may have.
+    :param reactor: keeps the time; None for the one that is installed.
+    """
+    site = PushSite(
         resource,
-        requestFactory=factory,
+        requestFactory=type("BoundedRequest", (PushRequest,), {"max_body": max_body}),
         logFormatter=discreet_log_formatter,
         parsePOSTFormSubmission=False,
+        timeout=server.header_timeout,
+        reactor=reactor,
     )
+    site.protocol = PushChannel.bounded(server)
+    return site

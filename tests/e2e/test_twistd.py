@@ -7,7 +7,9 @@ import re
 import signal
 import socket
 import subprocess
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from processes import ROOT, TWISTD, free_port, program, pushd, wait_until
@@ -35,14 +37,49 @@ def test_the_demo_streams_moving_stocks_from_a_real_upstream(tmp_path: Path) -> 
         assert "applyPatch" in daemon.curl("/static/jsonpatch.js")
 
 
-def test_sigterm_ends_streams_and_the_daemon(tmp_path: Path) -> None:
+def test_sigterm_sends_clients_away_and_ends_with_0(tmp_path: Path) -> None:
     with pushd(tmp_path) as daemon, daemon.stream(tmp_path, "/topics/stocks") as curl:
         wait_until(lambda: "id:" in curl.written)
-        daemon.process.end(signal.SIGTERM)
+        assert daemon.process.end(signal.SIGTERM) == 0
         cut_off = 18
         assert curl.popen.wait(5) == cut_off, "or some clients would take it for the end of it all"
+        assert re.search(r"\n\nretry: \d+\ncurl: ", curl.written), curl.written[-200:]
+        assert re.search("sse stream of .*stocks.* ended after .*: drained", daemon.process.written)
         assert "Traceback" not in daemon.process.written
         assert "Unhandled" not in daemon.process.written
+
+
+def test_ending_takes_no_longer_than_it_may_and_a_second_sigterm_none_at_all(
+    tmp_path: Path,
+) -> None:
+    config = '[server]\ndrain = 5\n[publish]\ntokens = ["t"]\ntopics = ["news"]'
+    for hurried in (False, True):
+        with pushd(tmp_path, config) as daemon, many_streams(daemon.port, 3000) as streams:
+            began = time.monotonic()
+            daemon.process.popen.send_signal(signal.SIGTERM)
+            if hurried:
+                time.sleep(0.3)
+            assert daemon.process.end(signal.SIGTERM if hurried else signal.SIGCONT) == 0
+            took = time.monotonic() - began
+            assert (took < 2) if hurried else (2 < took < 5), took
+            ends = [stream.recv(65536)[-60:] for stream in streams]
+            sent_away = sum(b"\r\nretry: " in end for end in ends)
+            assert sent_away < 3000 if hurried else sent_away == 3000, ends[:3]
+
+
+@contextmanager
+def many_streams(port: int, number: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        streams = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for _ in range(number)
+        ]
+        for stream in streams:
+            stream.sendall(b"GET /topics/news HTTP/1.1\r\nHost: a\r\n\r\n")
+        for stream in streams:
+            while b"id:" not in stream.recv(65536):
+                pass
+        yield streams
 
 
 def test_check_says_what_is_wrong_and_where(tmp_path: Path) -> None:

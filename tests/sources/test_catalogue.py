@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pushd import config
 from pushd.config import Source
-from pushd.errors import ClientError, ConfigError
+from pushd.errors import BusyError, ClientError, ConfigError
 from pushd.sources.catalogue import Catalogue, Pattern, check_expressions, expand
 from pushd.topic import DocumentTopic, MessageTopic, Topic
 
@@ -35,6 +35,7 @@ class Shelf:
     def __init__(self, text: str = TEXT) -> None:
         self.house = House()
         self.built: list[tuple[str, str, dict[str, str]]] = []
+        self.fillers: list[tuple[Silent, ISource | None]] = []
         self.catalogue = Catalogue(config.parse(text, {}), self.house.hub, self._build)
 
     def _build(
@@ -44,10 +45,12 @@ class Shelf:
         url: str,
         headers: Mapping[str, str],
         forgotten: Callable[[], None],
+        before: ISource | None,
     ) -> Silent:
         self.built.append((topic.key, url, dict(headers)))
         silent = Silent()
         silent.forgotten = forgotten  # type: ignore[method-assign]
+        self.fillers.append((silent, before))
         return silent
 
     def topic(self, name: str, **headers: str) -> Topic:
@@ -128,6 +131,27 @@ def test_names_that_do_not_fit_are_unknown(name: str) -> None:
     assert Shelf().refuses(name).status == 404
 
 
+def test_names_have_the_length_that_the_configuration_allows() -> None:
+    shelf = Shelf("[server]\nmax_topic_name = 300\n" + PUBLISH + TEXT)
+    longest = "quotes/" + "x" * 293
+    assert shelf.topic(longest).name == longest
+    assert shelf.catalogue.message_topic("n" * 300)
+    error = shelf.refuses(longest + "x")
+    assert error.status == 404
+    assert "at most 300 characters" in error.detail and "xx" not in error.detail
+    with pytest.raises(ClientError) as raised:
+        shelf.catalogue.message_topic("n" * 301)
+    assert raised.value.status == 400
+    assert "at most 300 characters" in raised.value.detail
+
+
+def test_a_source_wants_the_headers_that_it_forwards() -> None:
+    shelf = Shelf(PUBLISH + TEXT)
+    assert shelf.catalogue.wanted(["stocks"]) == {"authorization", "x-tenant"}
+    assert shelf.catalogue.wanted(["quotes/A", "stocks"]) == {"authorization", "x-tenant"}
+    assert shelf.catalogue.wanted(["quotes/A", "news", "a//b"]) == set()
+
+
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     error = Shelf().refuses("stoks")
     assert (error.status, error.parameter, error.extra) == (404, "topic", {"nearest": ["stocks"]})
@@ -163,7 +187,9 @@ def test_a_template_has_only_so_many_topics_and_those_that_linger_make_room() ->
     for topic in watched:
         shelf.house.hub.watch(topic)
     error = shelf.refuses("quotes/more")
+    assert isinstance(error, BusyError)
     assert (error.status, error.headers) == (503, {"Retry-After": "10"})
+    assert error.why == "max_topics"
     assert shelf.topic("quotes/1") is watched[1]
     shelf.house.hub.unwatch(watched[1])
     shelf.topic("quotes/more")

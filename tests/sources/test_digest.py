@@ -144,6 +144,25 @@ def test_an_unusable_answer_is_told_in_a_sentence(
     assert raised.value.reason.startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("select", "reason"),
+    [
+        ("abs(@)", "select failed: abs() does not take a value of the type object."),
+        ("sort_by(items, &name)", "select failed: sort_by() does not take"),
+        ("max_by(items, &either)", "select failed: "),
+    ],
+)
+def test_a_select_that_fails_does_not_quote_the_answer(select: str, reason: str) -> None:
+    """There are upstreams that say what headers they got, and reasons end up in logs."""
+    body = b"""{"token": "s3cr3t", "items": [
+        {"name": ["s3cr3t"], "either": 1}, {"name": 2, "either": "s3cr3t"}
+    ]}"""
+    with pytest.raises(SourceError) as raised:
+        digest(OLD, b"", body, JSON, Rules(select=select))
+    assert raised.value.reason.startswith(reason)
+    assert "s3cr3t" not in raised.value.reason
+
+
 def test_numbers_are_kept_as_they_are() -> None:
     body = b"[123456789012345678901234567890,-0.0,1e22,0.1]"
     assert digest(None, b"", body, JSON, Rules()).document.data == body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,7 @@ from pushd.config import Source
 from pushd.errors import HistoryError, SourceError
 from pushd.event import Document
 from pushd.interfaces import ISource
+from pushd.metrics import Metrics
 from pushd.sources.fetch import Answer
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
@@ -65,6 +67,7 @@ class Polled:
     def __init__(self, **options: Any) -> None:
         self.house = House()
         self.upstream = Upstream()
+        self.metrics = Metrics()
         self.forgotten: list[bool] = []
         self.source = Source(url=URL, topic="stocks", **options)
         around = Surroundings(
@@ -73,6 +76,7 @@ class Polled:
             self.house.clock,
             self.house.now,
             lambda: 0.5,  # type: ignore[arg-type]
+            self.metrics,
         )
 
         def fill(topic: DocumentTopic) -> ISource:
@@ -175,6 +179,7 @@ def test_two_sources_that_begin_together_do_not_stay_together() -> None:
             polled.house.clock,
             polled.house.now,
             lambda c=chance: c,  # type: ignore
+            polled.metrics,
         )
         polled.client.connect()
         polled.upstream.answer()
@@ -460,3 +465,61 @@ def test_a_topic_that_nobody_wants_is_forgotten(polled: Polled) -> None:
     polled.wait(61)
     assert polled.forgotten == [True]
     assert polled.house.clock.getDelayedCalls() == []
+
+
+def counted(polled: Polled) -> dict[str, int]:
+    """Polls by their outcome."""
+    found = re.findall(
+        r'pushd_polls_total{outcome="(.*)",source="stocks"} (.*)',
+        polled.metrics.expose()[0].decode(),
+    )
+    return {outcome: int(float(number)) for outcome, number in found if float(number)}
+
+
+def test_each_poll_is_counted_once_by_what_came_of_it(polled: Polled) -> None:
+    assert counted(polled) == {}
+    polled.client.connect()
+    polled.upstream.answer(b"[1]", etag='"a"')
+    assert counted(polled) == {"changed": 1}
+    for answer, counts in (
+        ((b"[1]",), {"changed": 1, "same": 1}),
+        ((b"[1 ]",), {"changed": 1, "same": 2}),
+        ((b"[2]", 200), {"changed": 2, "same": 2}),
+        ((b"", 500), {"changed": 2, "same": 2, "failed": 1}),
+        ((b"[3",), {"changed": 2, "same": 2, "failed": 2}),
+        ((b"", 410), {"changed": 2, "same": 2, "failed": 2, "gone": 1}),
+    ):
+        while not polled.upstream.busy:
+            polled.wait(0.5)
+        polled.upstream.answer(*answer)
+        assert counted(polled) == counts
+
+
+def test_a_304_is_counted_as_not_modified(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer(b"[1]", etag='"a"')
+    polled.wait(1.5)
+    polled.upstream.answer(b"", 304)
+    assert counted(polled) == {"changed": 1, "not modified": 1}
+
+
+def test_a_poll_that_nobody_waits_for_any_more_is_counted_as_cancelled(polled: Polled) -> None:
+    polled.client.connect().drop()
+    assert counted(polled) == {"cancelled": 1}
+    polled.wait(1)
+    polled.client.connect()
+    polled.upstream.fail(SourceError("The source refused the connection."))
+    assert counted(polled) == {"cancelled": 1, "failed": 1}
+
+
+def test_what_could_not_be_recorded_and_what_broke_are_counted_as_failed(
+    polled: Polled, monkeypatch: Any
+) -> None:
+    polled.client.connect()
+    with monkeypatch.context() as patched, capturedLogs():
+        for error in (HistoryError("The disk is full."), ZeroDivisionError()):
+            patched.setattr(polled.house.hub, "publish", lambda _, error=error: _failed(error))
+            while not polled.upstream.busy:
+                polled.wait(0.5)
+            polled.upstream.answer(b"[1]")
+    assert counted(polled) == {"failed": 2}

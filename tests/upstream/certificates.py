@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL.SSL import TLS_SERVER_METHOD, Context
 from twisted.internet.interfaces import IOpenSSLContextFactory
 from zope.interface import implementer
@@ -55,9 +55,16 @@ class Authority:
 
 @implementer(IOpenSSLContextFactory)
 class Identity:
-    """What :class:`upstream.Upstream` takes. Twisted's own warns of pyOpenSSL's future."""
+    """
+    What :class:`upstream.Upstream` takes. Twisted's own warns of pyOpenSSL's future.
+
+    :ivar pem: certificate and key, for a server's file.
+    """
 
     def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self.pem = certificate.public_bytes(Encoding.PEM) + key.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
         self._context = Context(TLS_SERVER_METHOD)
         self._context.use_certificate(certificate)
         self._context.use_privatekey(key)

@@ -99,6 +99,46 @@ async def test_what_is_refused_is_told_why(
         assert served.daemon.hub.head == 0
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"\\ud83d"',
+        b'["\\ud83d and more, and more"]',
+        b'"\\ud83d\\u0041"',
+        b'{"a": {"\\udc00": 1}}',
+        b'"\\ud83d\\ude00\\ud83d"',
+    ],
+)
+async def test_half_a_character_is_told_from_half_a_body(body: bytes) -> None:
+    async with Served(CONFIG) as served:
+        got = await served.publish("news", body)
+        assert got.status == 400
+        assert got.json["detail"] == (
+            "The body is not valid JSON: it has half of a surrogate pair."
+        )
+        for other in (b'"\\ud83d\\ude00', b'"\\\\ud83d', b'"abc', b"[NaN]"):
+            got = await served.publish("news", other)
+            assert got.status == 400
+            assert "surrogate" not in got.json["detail"]
+        whole = await served.publish("news", b'"\\ud83d\\ude00 \\\\ud83d"')
+        assert whole.status == 201
+
+
+async def test_a_token_publishes_at_its_rate_and_is_never_told() -> None:
+    config = '[publish]\ntokens = ["secret", "another"]\nmax_rate = 2'
+    async with Served(config) as served:
+        statuses = [(await served.publish("news", b"1")).status for _ in range(4)]
+        assert statuses[:2] == [201, 201]
+        assert statuses[3] == 429
+        got = await served.publish("news", b"1")
+        assert got.headers["content-type"] == "application/problem+json"
+        assert got.headers["retry-after"] == "1"
+        assert "2 messages a second" in got.json["detail"]
+        assert b"secret" not in got.raw_body
+        assert (await served.publish("news", b"1", token="another")).status == 201
+        assert (await served.publish("news", b"1", token="wrong")).status == 401
+
+
 async def test_a_token_may_come_as_a_parameter() -> None:
     async with Served(CONFIG) as served:
         target = "/topics/news?access_token="

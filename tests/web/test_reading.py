@@ -17,6 +17,8 @@ from pushd.errors import HistoryError
 CONFIG = """
 [server]
 heartbeat = {heartbeat}
+max_topics_per_client = 3
+max_topic_name = 20
 cors_origins = ["https://app.example"]
 [publish]
 tokens = ["secret"]
@@ -28,6 +30,7 @@ every = 0.05
 topic = "quotes/{{symbol}}"
 url = "{url}/{{symbol}}"
 every = 0.05
+max_topics = 2
 [sources.private]
 url = "{url}/private"
 every = 60
@@ -500,15 +503,88 @@ async def test_stopping_while_somebody_waits_for_a_document_stops_everything(api
         assert not served.daemon.hub._watchers
 
 
-async def test_what_the_history_refuses_is_503(api: Api) -> None:
+async def test_what_the_history_refuses_is_503_and_a_stream_waits(api: Api) -> None:
     async with api.upstream, api.serve() as served:
         history = served.daemon.hub._history
-        history.load = lambda key: fail(HistoryError("The disk is full."))  # type: ignore[method-assign]
+        reason = "The disk\n\nis full."
+        history.load = lambda key: fail(HistoryError(reason))  # type: ignore[method-assign]
         history.append = history.load  # type: ignore[method-assign,assignment]
         for got in (
-            await served.ask("/topics/news"),
             await served.ask("/topics/stocks", accept="application/json"),
             await served.publish("news", b"1"),
         ):
             assert (got.status, got.headers["retry-after"]) == (503, "5")
-            assert "The disk is full." in got.json["detail"]
+            assert reason in got.json["detail"]
+        stream = await served.stream("/events?topic=news")
+        await until(lambda: not stream.open)
+        assert re.fullmatch(
+            rb"retry: \d+\n: The history is not available: The disk is full.\n", stream.body
+        )
+        assert not stream.received.endswith(b"0\r\n\r\n")
+        assert served.daemon.metrics.refusals.labels("history")._value.get() == 1
+
+
+async def test_a_template_whose_topics_are_all_watched_is_503_and_a_stream_waits(api: Api) -> None:
+    async with api.upstream, api.serve() as served:
+        watched = await served.stream("/topics/quotes/A")
+        await served.stream("/topics/quotes/B")
+        got = await served.ask("/topics/quotes/C", accept="application/json")
+        assert (got.status, got.headers["retry-after"]) == (503, "10")
+        stream = await served.stream("/topics/quotes/C")
+        await until(lambda: not stream.open)
+        assert b"(max_topics)" in stream.body
+        assert served.daemon.metrics.refusals.labels("max_topics")._value.get() == 2
+        watched.abort()
+        await until(lambda: served.daemon.admission.streams == 1)
+        stream = await served.stream("/topics/quotes/C")
+        await stream.until(lambda: stream.page.documents == {"": api.value})
+
+
+async def test_a_connection_reads_so_many_topics(api: Api) -> None:
+    async with api.upstream, api.serve() as served:
+        got = await served.ask("/events?topic=rooms/1&topic=rooms/2&topic=rooms/3&topic=rooms/4")
+        assert (got.status, got.json["parameter"]) == (400, "topic")
+        assert "at most 3 topics" in got.json["detail"]
+        await served.stream("/events?topic=rooms/1&topic=rooms/2&topic=rooms/3&topic=rooms/1")
+
+
+async def test_a_name_that_is_too_long_is_told_so_and_not_repeated(api: Api) -> None:
+    async with api.upstream, api.serve() as served:
+        name = "rooms/" + "x" * 14
+        await served.stream(f"/topics/{name}")
+        assert (await served.publish(name, b"1")).status == 201
+        got = await served.ask(f"/topics/{name}x")
+        assert (got.status, got.json["parameter"]) == (404, "topic")
+        refused = await served.publish(f"{name}x", b"1")
+        assert (refused.status, refused.json["parameter"]) == (400, "topic")
+        for answered in (got, refused):
+            assert "at most 20 characters (max_topic_name)" in answered.json["detail"]
+            assert name not in answered.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("target", "detail"),
+    [
+        ("/topics/stocks?header=X-Tenant:a", "'x-tenant' is not forwarded to the source of this"),
+        ("/topics/news?header=X-Tenant:a", "'x-tenant' is not forwarded to the source of this"),
+        ("/events?topic=stocks&topic=news&header=x-tenant:a", "source of any of these topics"),
+    ],
+)
+@pytest.mark.parametrize("accept", ["text/event-stream", "*/*"])
+async def test_a_header_that_the_topics_source_would_not_see_is_refused(
+    api: Api, target: str, detail: str, accept: str
+) -> None:
+    async with api.upstream, api.serve() as served:
+        got = await served.ask(target, accept=accept)
+        assert (got.status, got.json["parameter"]) == (400, "header")
+        assert detail in got.json["detail"]
+        assert api.upstream.requests == []
+
+
+async def test_a_header_that_one_of_several_sources_sees_is_none_too_many(api: Api) -> None:
+    async with api.upstream, api.serve() as served:
+        stream = await served.stream("/events?topic=stocks&topic=private&header=X-Tenant:%20a")
+        stream.page.envelope = True
+        await stream.until(lambda: stream.page.documents.get("private") == {"for": ["a"]})
+        got = await served.ask("/topics/stoks?header=X-Tenant:%20a")
+        assert got.status == 404

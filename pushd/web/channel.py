@@ -1,0 +1,292 @@
+"""
+A client's connection, as long as it speaks HTTP/1.1, and what it may cost.
+
+Twisted's channel parses; this one bounds: how long a request may take to come,
+how large its header may be, what may come behind it, and for how long an
+answer waits for its reader. What a request asks for is none of its business.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, Request, datetimeToString
+from twisted.web.http_headers import Headers
+
+from pushd.config import Server
+from pushd.errors import ClientError
+from pushd.peer import taken
+from pushd.web.problem import problem
+
+MOST_BEHIND = 16_384
+"""Bytes that may come behind a request before it is answered; for a stream that is for ever."""
+
+LINGER = 3.0
+"""Seconds for which one who was refused is still read from, and not heard."""
+
+_TYPED = frozenset(range(32, 177)) | frozenset(b"\r\n")
+"""Bytes that a request line may have, or that may stand before it."""
+
+
+class PushChannel(HTTPChannel):
+    """
+    One timer for all deadlines, Twisted's own: a connection waits for a header,
+    or a body, or for its client to take an answer, and never for two of them.
+
+    While a request is being answered there is no deadline.
+
+    :cvar bounds: sizes in bytes, times in seconds.
+    """
+
+    bounds: ClassVar[Server] = Server()
+    # Their types, as Twisted has them, are not all that they may be.
+    transport: Any
+    timeOut: Any
+    log = Logger()
+
+    _header_size = 0
+    _head = False
+    _answering = False
+    _answered: Request | None = None
+    _full = False
+    _taken: int | None = None
+    _deaf = False
+    _lingering = False
+
+    @classmethod
+    def bounded(cls, bounds: Server) -> type[PushChannel]:
+        """Channels with these bounds."""
+        size = bounds.max_header
+        own = {"bounds": bounds, "MAX_LENGTH": size, "totalHeadersSize": size}
+        return type(cls.__name__, (cls,), own)
+
+    # What comes in.
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        if not self.requests and data[0] not in _TYPED:
+            # A TLS handshake, for example, which has no line that could be waited for.
+            self._refuse(self._malformed())
+            return
+        super().dataReceived(data)
+
+    def resetTimeout(self) -> None:
+        """Called for whatever comes in: a byte now and then must not buy time."""
+
+    def lineReceived(self, line: bytes) -> None:
+        """Called with each line of a header."""
+        self._header_size += len(line) + 2
+        try:
+            if not self.requests:
+                self._check_request_line(line)
+            if self._header_size > self.MAX_LENGTH:
+                raise self._header_too_large()
+            super().lineReceived(line)
+        except ClientError as error:
+            self._refuse(error)
+        except ValueError:
+            # int() takes no Content-Length of thousands of digits.
+            self._refuse(self._malformed())
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Called with a line that is too long, whether it has an end or not."""
+        try:
+            if not self.requests:
+                self._check_request_line(line.partition(b"\r\n")[0])
+            raise self._header_too_large()
+        except ClientError as error:
+            self._refuse(error)
+
+    def allHeadersReceived(self) -> None:
+        """Called when a header is complete; raises ClientError if its body is too large."""
+        super().allHeadersReceived()
+        if self.length != 0:
+            self.setTimeout(self.bounds.body_timeout)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Called with what is not a header: a body, or what comes behind a request."""
+        if self._answering:
+            self._hold(data)
+            return
+        try:
+            super().rawDataReceived(data)
+        except ClientError as error:
+            self._refuse(error)
+
+    def allContentReceived(self) -> None:
+        """Called when a request is complete: answers it, now or later."""
+        self._header_size = 0
+        self._head = False
+        self._answering = True
+        # What the channel goes back to after the answer.
+        self.timeOut = self.bounds.header_timeout
+        super().allContentReceived()
+        if self._answering:
+            self._hold(b"")
+
+    def _hold(self, data: bytes) -> None:
+        """
+        Keep what comes behind a request until that is answered.
+
+        Twisted keeps it in a list that grows with each segment, and stops
+        reading at 16 KiB, so that it would not see the client leave. The list
+        is private; there is no other way to what came behind a body.
+        """
+        behind = b"".join([*self._dataBuffer, data])
+        self._dataBuffer = [behind] if behind else []
+        if len(behind) > MOST_BEHIND:
+            self._abort()
+
+    # What goes out.
+
+    def requestDone(self, request: Request) -> None:
+        """
+        Called when an answer is written. It is done when the transport has
+        room again: who pipelines requests and reads no answers would otherwise
+        fill the memory with them. And the next request waits for the next turn:
+        who pipelines a thousand does not keep the others waiting for all of them.
+        """
+        self._answered = request
+        self._hold(self.clearLineBuffer())
+        if self._full:
+            self._wait_for_reader()
+        elif self._dataBuffer:
+            self.callLater(0, self._next)
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        if self._answered is None or self._full or self._deaf:
+            return
+        request, self._answered = self._answered, None
+        self._answering = False
+        super().requestDone(request)
+
+    def pauseProducing(self) -> None:
+        self._full = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        super().resumeProducing()
+        self._next()
+
+    def loseConnection(self) -> None:
+        """Close, as soon as the client has taken what was written."""
+        self._deaf = True
+        super().loseConnection()
+        self._wait_for_reader()
+
+    # When it takes too long.
+
+    def timeoutConnection(self) -> None:
+        """Called when the time for whatever is waited for is over."""
+        if self._lingering:
+            self.transport.abortConnection()
+        elif self._deaf or self._answering:
+            self._look_at_reader()
+        elif self.requests or self.clearLineBuffer():
+            self._refuse(self._late())
+        else:
+            self._linger()
+            super().loseConnection()
+
+    def _wait_for_reader(self) -> None:
+        self._taken = taken(self.transport)
+        self.setTimeout(self.bounds.client_timeout)
+
+    def _look_at_reader(self) -> None:
+        """A slow one may go on; one who took nothing may not."""
+        if self._taken is None or taken(self.transport) == self._taken:
+            self._abort()
+        else:
+            self._wait_for_reader()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._answered = None
+        self._deaf = True
+        super().connectionLost(reason)
+
+    # The end of a connection.
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """
+        Called by Twisted for what it cannot parse; it would answer without a
+        header. It has no public name, and there is no other way to the answer.
+        """
+        request = self.requests[-1]
+        fields = sum(len(values) for _, values in request.requestHeaders.getAllRawHeaders())
+        if fields > self.maxHeaders:
+            raise ClientError(431, f"A request has at most {self.maxHeaders} headers.")
+        raise self._malformed()
+
+    def _refuse(self, error: ClientError) -> None:
+        """Answer in place of a request, and close."""
+        if self._deaf:
+            return
+        self.log.info(
+            "{peer} is refused: {status} {detail}",
+            peer=getattr(self.getPeer(), "host", "-"),
+            status=error.status,
+            detail=error.detail,
+        )
+        self.clearLineBuffer()
+        headers, body = problem(error)
+        headers = {**headers, "Connection": "close", "Date": datetimeToString()}
+        phrase = HTTPStatus(error.status).phrase.encode()
+        fields = Headers({name: [value] for name, value in headers.items()})
+        self.writeHeaders(b"HTTP/1.1", b"%d" % error.status, phrase, fields)
+        if not self._head:
+            self.write(body)
+        self._linger()
+        can_half_close = ITCPTransport.providedBy(self.transport) and not self.isSecure()
+        if can_half_close:
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
+        else:
+            # TLS says that this is all, and reads on until the client says so too.
+            super().loseConnection()
+
+    def _linger(self) -> None:
+        """
+        Read on for a while. A socket that is closed with unread bytes in it
+        resets the connection, and the client never sees its answer.
+        """
+        self._deaf = self._lingering = True
+        self.setTimeout(LINGER)
+
+    def _abort(self) -> None:
+        self._deaf = True
+        self.transport.abortConnection()
+
+    # What a client is told.
+
+    def _check_request_line(self, line: bytes) -> None:
+        """Called with as much of it as there is. Raises ClientError."""
+        self._head = line.startswith(b"HEAD ")
+        longest = self.bounds.max_url
+        if len(line) > longest and len(line.partition(b" ")[2].partition(b" ")[0]) > longest:
+            raise ClientError(414, f"A URL has at most {longest} bytes (server.max_url).")
+
+    def _header_too_large(self) -> ClientError:
+        return ClientError(
+            431,
+            f"A request line and headers have at most {self.MAX_LENGTH} bytes (server.max_header).",
+        )
+
+    def _late(self) -> ClientError:
+        bounds = self.bounds
+        what, seconds = ("header", bounds.header_timeout)
+        if not self.line_mode:
+            what, seconds = ("body", bounds.body_timeout)
+        detail = f"The {what} was not there within {seconds:g} seconds (server.{what}_timeout)."
+        return ClientError(408, detail)
+
+    def _malformed(self) -> ClientError:
+        return ClientError(400, "This is no request of HTTP/1.1 (RFC 9112).")
