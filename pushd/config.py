@@ -86,7 +86,7 @@ class Server(Section, frozen=True):
     header_timeout: Seconds = 20.0
     body_timeout: Seconds = 60.0
     send_buffer: Annotated[int, Meta(ge=4096, le=1_000_000_000)] = 262_144
-    max_clients: Count = 50_000
+    max_clients: Count = 10_000
     max_clients_per_peer: Count = 1000
     trusted_proxies: tuple[Name, ...] = ("127.0.0.0/8", "::1")
     max_topics_per_client: Count = 100

@@ -385,7 +385,7 @@ class Subscription:
                 return
             data, step = reply
             self._cursor = step.cursor
-            self._count(len(step.frames), len(data))
+            self._count(sum(frame.payload is not None for frame in step.frames), len(data))
             if len(data) > BURST_BYTES:
                 self._unsent = memoryview(data)
                 continue

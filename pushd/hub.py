@@ -160,6 +160,8 @@ class Hub:
     def listen(self, topic: Topic, listener: IListener) -> None:
         """See :meth:`IHub.listen`."""
         self._listeners.setdefault(topic, {})[listener] = None
+        if self.topics.get(topic.key) is not topic:
+            self.dropped[topic.key] = topic
 
     def unlisten(self, topic: Topic, listener: IListener) -> None:
         """See :meth:`IHub.unlisten`."""
@@ -200,7 +202,6 @@ class Hub:
         while not isinstance(topic, kind):
             if topic is not None:
                 # The name was something else before.
-                self.cut(topic)
                 self.drop(topic)
             topic = await self._opening.run(lambda: Deferred.fromCoroutine(self._open(key, make)))
         return topic
@@ -242,6 +243,9 @@ class Hub:
             lingering.cancel()
         if topic in self._listeners:
             self.dropped[topic.key] = topic
+        if isinstance(topic, DocumentTopic):
+            # Whoever comes to it together with others is not to be sent it.
+            topic.document = None
         if topic.key in self._sources:
             source, _ = self._sources.pop(topic.key)
             if topic in self._watchers:
@@ -253,10 +257,11 @@ class Hub:
 
     def watch(self, topic: Topic) -> None:
         """See :meth:`IHub.watch`."""
-        assert self.topics.get(topic.key) is topic, "a topic that was forgotten"
+        is_there = self.topics.get(topic.key) is topic
+        assert is_there or topic.ended, "a topic that was forgotten"
         watchers = self._watchers.get(topic, 0)
         self._watchers[topic] = watchers + 1
-        if watchers == 0:
+        if watchers == 0 and is_there:
             lingering = self._lingering.pop(topic.key, None)
             if lingering is not None:
                 lingering.cancel()

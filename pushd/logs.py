@@ -68,9 +68,9 @@ def json_lines() -> JsonLines:
 def _line(event: LogEvent) -> str:
     line: dict[str, object] = {
         "time": _time(event),
-        "level": _plain(getattr(event.get("log_level"), "name", "info")),
-        "logger": _plain(event.get("log_namespace")),
-        "message": _plain(formatEvent(event)),
+        "level": _text(getattr(event.get("log_level"), "name", None)) or "info",
+        "logger": _text(event.get("log_namespace")),
+        "message": _whole(formatEvent(event)),
     }
     for name, value in event.items():
         if _is_own(name) and _is_sayable(value):
@@ -87,6 +87,10 @@ def _time(event: LogEvent) -> str:
         return rfc3339(event["log_time"])
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return rfc3339(time.time())
+
+
+def _text(value: object) -> str | None:
+    return _whole(value) if isinstance(value, str) else None
 
 
 def _is_own(name: object) -> bool:

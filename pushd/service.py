@@ -10,21 +10,19 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
+from msgspec.structs import replace
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
-from twisted.web.server import Site
 
-from pushd import __version__, config, demo, signals
+from pushd import __version__, config, demo, listening, signals
 from pushd.auth import Tokens
 from pushd.config import Config, Source
 from pushd.errors import ConfigError
@@ -32,7 +30,10 @@ from pushd.feed import Feeds
 from pushd.history.memory import MemoryHistory
 from pushd.hub import Hub
 from pushd.interfaces import ISource
+from pushd.lag import Lag
+from pushd.listening import Listener
 from pushd.metrics import Metrics
+from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue, check_expressions
 from pushd.sources.connection import trust_root
 from pushd.sources.fetch import Fetcher
@@ -47,10 +48,13 @@ from pushd.web.pages import Pages
 from pushd.web.publishing import Publishing
 from pushd.web.reading import Reading
 from pushd.web.root import Root
-from pushd.web.site import make_site
+from pushd.web.site import PushSite, make_site
 
 DRAIN_SHARE = 0.7
 """The part of the time for ending that clients may take; the rest is for what comes after."""
+
+REQUEST_SECONDS = 0.5
+"""How long a connection may take to send its request, when it was the last to be accepted."""
 
 LEAST_SECONDS = 0.5
 """What each part of ending may take, however little time is left."""
@@ -85,7 +89,7 @@ class Options(usage.Options):
             if path is not None:
                 self.config = read(path)
             if self["listen"] is not None:
-                _check_endpoint(self["listen"], "--listen")
+                listening.check(self["listen"], "--listen")
         except ConfigError as error:
             raise SystemExit(f"pushd: {error}") from None
         if self["check"]:
@@ -98,7 +102,9 @@ def makeService(options: Options) -> Service:
     """What the options ask for: a daemon with its configuration, or the demo."""
     reactor = _reactor()
     if options.config is not None:
-        daemon = Daemon(reactor, options.config, options["listen"], path=options["config"])
+        daemon = Daemon(
+            reactor, options.config, options["listen"], path=os.path.abspath(options["config"])
+        )
     else:
         upstream = demo.Upstream(reactor)
         daemon = Daemon(reactor, upstream.config(), options["listen"], upstream=upstream)
@@ -139,18 +145,16 @@ class Daemon(Service):
         self._reactor = reactor
         self._settings = settings
         self._listen = listen or settings.server.listen
+        self._listener = Listener(reactor, self._listen, settings.server)
         self._path = path
         self._upstream = upstream
         self._draining: Deferred[None] | None = None
         self._notifier = Notifier(reactor, os.environ)
         self._worker = Worker(reactor)
+        self._fetchers: dict[str | None, Fetcher] = {}
         # Before anything is given away: an unreadable ca_file ends the start.
-        self._fetchers = {
-            ca_file: Fetcher(reactor, ca_file=ca_file)
-            for ca_file in {source.ca_file for source in settings.sources.values()}
-        }
-        self._port: IListeningPort | None = None
-        self._waiting: list[IDelayedCall] = []
+        self._fetchers.update(self._missing_fetchers(settings))
+        self._listening = False
         history = MemoryHistory(settings.history, time.time)
         self.metrics = Metrics()
         self.hub = Hub(history, reactor, time.time, self.metrics)
@@ -159,11 +163,14 @@ class Daemon(Service):
             self.hub, self._worker, reactor, time.time, random.random, self.metrics
         )
         self.catalogue = Catalogue(settings, self.hub, self._poller)
+        self._always = Always(self.hub, self.catalogue, reactor, random.random)
+        self._lag = Lag(reactor, self.metrics)
         self.admission = Admission(
             settings.server.max_clients,
             settings.server.max_clients_per_peer,
             settings.server.trusted_proxies,
         )
+        self._site = self._make_site()
 
     def privilegedStartService(self) -> None:
         """Listen, while ports below 1024 are still allowed."""
@@ -187,10 +194,18 @@ class Daemon(Service):
         if self._upstream is not None:
             self._upstream.start()
         await self.hub.open()
-        endpoint = serverFromString(self._reactor, _with_backlog(self._listen))
-        self._port = await endpoint.listen(self._site())
-        address = self._port.getHost()
-        self.log.info("pushd {version} listens on {address}", version=__version__, address=address)
+        await self._listener.listen(self._site)
+        self._listening = True
+        self.admission.watch(self._listener.enough, self._listener.full)
+        self.log.info(
+            "pushd {version} listens on {address}",
+            version=__version__,
+            address=self._listener.address,
+        )
+        # Not before signals are obeyed: until the reactor runs, SIGHUP and SIGTERM kill.
+        self._reactor.callWhenRunning(self._ready)
+
+    def _ready(self) -> None:
         self._notifier.ready()
         self._notifier.follow(self._status)
 
@@ -212,19 +227,14 @@ class Daemon(Service):
     def startService(self) -> None:
         """Begin with the sources that are always polled, as soon as all is open."""
         super().startService()
-        if self._port is not None:
+        if self._listening:
             self._begin()
 
     def _begin(self) -> None:
-        Deferred.fromCoroutine(self._watch_always()).addErrback(
+        self._lag.start()
+        Deferred.fromCoroutine(self._always.follow()).addErrback(
             lambda failure: self.log.failure("sources cannot be opened", failure)
         )
-
-    async def _watch_always(self) -> None:
-        for topic, source in await self.catalogue.always():
-            # Nobody waits for these: they need not all begin at once.
-            wait = source.every * random.random()
-            self._waiting.append(self._reactor.callLater(wait, self.hub.watch, topic))
 
     def reload(self) -> None:
         """Read the configuration again, and go over to it; a bad one changes nothing."""
@@ -233,18 +243,50 @@ class Daemon(Service):
         )
 
     async def _reload(self) -> None:
-        if self._path is None:
-            self.log.warn("without a configuration there is nothing to reload")
+        if not self.running:
             return
         self._notifier.reloading()
         try:
+            if self._path is None:
+                raise ConfigError("there is no configuration file")
             settings = read(self._path)
+            # Before anything is changed: an unreadable ca_file changes nothing.
+            self._fetchers.update(self._missing_fetchers(settings))
+            self._listener.reload()
         except ConfigError as error:
             self.log.error("not reloaded, pushd goes on as before: {error}", error=str(error))
         else:
-            self._settings = settings
+            await self._take_over(settings)
         finally:
             self._notifier.reloaded()
+
+    async def _take_over(self, settings: Config) -> None:
+        changes = self.catalogue.replace(settings)
+        await self._always.follow()
+        await self._close_fetchers({source.ca_file for source in settings.sources.values()})
+        before, self._settings = self._settings, settings
+        self.log.info(
+            "reloaded: sources added {added}, removed {removed}, changed {changed}",
+            added=changes.added,
+            removed=changes.removed,
+            changed=changes.changed,
+        )
+        for name, was, now in (
+            ("server", before.server, settings.server),
+            ("history", before.history, settings.history),
+            # The topics are the catalogue's, like the sources.
+            ("publish", replace(before.publish, topics=()), replace(settings.publish, topics=())),
+        ):
+            if was != now:
+                self.log.warn("changes of [{name}] wait until pushd is started again", name=name)
+
+    def _missing_fetchers(self, settings: Config) -> dict[str | None, Fetcher]:
+        """One for each set of trusted authorities. Raises ConfigError."""
+        wanted = {source.ca_file for source in settings.sources.values()}
+        return {
+            ca_file: Fetcher(self._reactor, ca_file=ca_file)
+            for ca_file in wanted - self._fetchers.keys()
+        }
 
     def end(self) -> None:
         """End the process; said twice, without taking time for it."""
@@ -278,32 +320,38 @@ class Daemon(Service):
                 self.log.failure("stopping: {what} failed", what=what)
 
     async def _stop_listening(self) -> None:
-        for call in self._waiting:
-            if call.active():
-                call.cancel()
-        if self._port is not None:
-            await maybeDeferred(self._port.stopListening)
+        self._always.stop()
+        self._lag.stop()
+        await self._listener.stop()
 
     async def _drain(self) -> None:
-        self._draining = Deferred.fromCoroutine(
-            self.feeds.drain(DRAIN_SHARE * self._settings.server.drain, self._retry)
-        )
-        with suppress(CancelledError):
+        """Send the readers of streams away, and let what else is asked be answered."""
+        seconds = DRAIN_SHARE * self._settings.server.drain
+        answered = Deferred.fromCoroutine(self._site.drain(self._reactor, REQUEST_SECONDS))
+        answered.addTimeout(max(LEAST_SECONDS, seconds), self._reactor)
+        self._draining = Deferred.fromCoroutine(self.feeds.drain(seconds, self._retry))
+        try:
             await self._draining
+        except CancelledError:
+            # Said twice: nothing is waited for.
+            answered.cancel()
         self.feeds.close()
+        with suppress(TimeoutError, CancelledError):
+            await answered
 
     def _retry(self) -> float:
         server = self._settings.server
         return server.retry + server.retry_spread * random.random()
 
-    async def _close_fetchers(self) -> None:
-        await gatherResults([fetcher.close() for fetcher in self._fetchers.values()])
+    async def _close_fetchers(self, wanted: Collection[str | None] = ()) -> None:
+        for ca_file in [known for known in self._fetchers if known not in wanted]:
+            await self._fetchers.pop(ca_file).close()
 
     async def _stop_upstream(self) -> None:
         if self._upstream is not None:
             await self._upstream.stop()
 
-    def _site(self) -> Site:
+    def _make_site(self) -> PushSite:
         settings = self._settings
         server, publish = settings.server, settings.publish
         catalogue = self.catalogue
@@ -323,7 +371,7 @@ class Daemon(Service):
             Pages("index.html" if self._upstream else None),
             Cors(server.cors_origins, lambda: catalogue.forwardable),
         )
-        return make_site(root.resource(), server, publish.max_body)
+        return make_site(root.resource(), server, publish.max_body, self._reactor, self.admission)
 
     def _poller(
         self,
@@ -349,29 +397,12 @@ def read(path: str) -> Config:
     settings = config.load(path)
     try:
         check_expressions(settings)
-        _check_endpoint(settings.server.listen, "server.listen")
+        listening.check(settings.server.listen, "server.listen")
         for name, source in settings.sources.items():
             _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return settings
-
-
-def _with_backlog(description: str) -> str:
-    """
-    An endpoint that lets thousands connect at once. Twisted's 50 make the
-    kernel drop the rest, who try again after a second, and then after three.
-    """
-    if description.startswith(("tcp:", "ssl:", "unix:")) and "backlog=" not in description:
-        return f"{description}:backlog=4096"
-    return description
-
-
-def _check_endpoint(description: str, path: str) -> None:
-    try:
-        serverFromString(_reactor(), _with_backlog(description))
-    except Exception as error:
-        raise ConfigError(f"{path}: {description!r} is no endpoint: {error}") from None
 
 
 def _check_ca_file(ca_file: str | None, path: str) -> None:

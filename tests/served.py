@@ -21,14 +21,14 @@ reactor: Any = _reactor
 class Served:
     """``async with Served(text) as served``: a daemon with this configuration."""
 
-    def __init__(self, text: str = "") -> None:
-        self.daemon = Daemon(reactor, config.parse(text, {}), "tcp:0:interface=127.0.0.1")
+    def __init__(self, text: str = "", listen: str = "tcp:0:interface=127.0.0.1") -> None:
+        self.daemon = Daemon(reactor, config.parse(text, {}), listen)
         self.connections: list[Connection] = []
 
     async def __aenter__(self) -> Served:
         self.daemon.privilegedStartService()
         self.daemon.startService()
-        self.port = self.daemon._port.getHost().port  # type: ignore[union-attr]
+        self.port = self.daemon._listener.address.port  # type: ignore[attr-defined]
         return self
 
     async def __aexit__(self, *_: object) -> None:

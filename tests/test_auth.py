@@ -28,9 +28,12 @@ class Door:
             self.tokens.admit(authorization, access_token)
         except ClientError as error:
             (value,) = error.headers.values() or [""]
-            assert "token-" not in f"{error.detail} {error.headers} {error.extra}"
-            return f"{error.status} {value}".strip()
-        return None
+            told = f"{error.status} {value}".strip()
+            whole = f"{error} {error.detail} {error.headers} {error.extra}"
+        else:
+            return None
+        assert "token-" not in whole
+        return told
 
 
 def test_without_tokens_nobody_gets_in() -> None:
@@ -87,7 +90,7 @@ def test_each_token_has_a_rate_of_its_own_and_a_wrong_one_uses_up_none() -> None
     assert not door.opens("wrong")
     assert door.opens("token-a")
     assert not door.opens("token-a")
-    assert door.opens("token-b")
+    assert [door.opens("token-b") for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize(

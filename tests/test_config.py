@@ -128,3 +128,18 @@ def test_names_that_topics_can_have(name: str) -> None:
 )
 def test_names_that_topics_cannot_have(name: str) -> None:
     assert config.topic_problem(name) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('[sources.s]\nurl = "https://a/"\ntopic = "{}"', "sources.s.topic"),
+        ('[publish]\ntopics = ["{}"]', "publish.topics"),
+    ],
+)
+def test_names_are_as_long_as_the_configuration_lets_them_be(text: str, path: str) -> None:
+    for length in (5, 300):
+        limits = f"[server]\nmax_topic_name = {length}\n"
+        config.parse(limits + text.format("x" * length), {})
+        with pytest.raises(ConfigError, match=rf"^{path}: .*at most {length} characters"):
+            config.parse(limits + text.format("x" * (length + 1)), {})

@@ -364,7 +364,7 @@ def test_a_stream_that_ends_is_logged_with_what_it_was(house: House) -> None:
     (event,) = [event for event in logged if "why" in event]
     told = ("transport", "topics", "client", "peer", "duration", "events", "size", "why")
     assert [event[name] for name in told] == [
-        "sse", ["m"], "page 7", "192.0.2.1", 2.0, 4, size, "client left"
+        "sse", ["m"], "page 7", "192.0.2.1", 2.0, 3, size, "client left"
     ]  # fmt: skip
 
 
@@ -391,5 +391,18 @@ def test_events_are_counted_for_who_is_live_for_who_catches_up_and_for_who_does_
         subscription = client.subscription
         assert subscription is not None
         client.drop()
-        # The first is the block that only tells the position.
-        assert (subscription._events, subscription._size) == (21, sizes[client])
+        assert (subscription._events, subscription._size) == (20, sizes[client])
+
+
+def test_all_readers_of_a_feed_are_cut_whether_live_or_behind(house: House) -> None:
+    topic, other = house.messages("m"), house.messages("n")
+    live = house.client(topic, other).connect()
+    slow = house.client(topic, other)
+    slow.room = 1
+    slow.connect()
+    bystander = house.client(other).connect()
+    house.say("m", "last words")
+    house.hub.cut(topic)
+    assert live.finished and slow.finished and not bystander.finished
+    assert live.receive().page.messages == {"m": ["last words"]}
+    assert len(house.feeds) == 1 and not house.hub.watched(topic)

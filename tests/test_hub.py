@@ -28,6 +28,9 @@ class Notes:
     def ended(self) -> None:
         self.told.append("ended")
 
+    def cut(self) -> None:
+        self.told.append("cut")
+
     def flush(self) -> None:
         self.told.append("flush")
 
@@ -221,3 +224,98 @@ def test_closing_stops_the_sources(house: House) -> None:
     assert house.source.told == ["watched", "unwatched"]
     assert other.told == []
     assert house.clock.getDelayedCalls() == []
+
+
+def test_another_source_may_take_over_a_topic_with_all_that_it_has(house: House) -> None:
+    topic = house.document("d", linger=60)
+    house.snapshot("d", 1)
+    other, before = Silent(), []
+    house.hub.watch(topic)
+    house.hub.refill(topic, lambda old: before.append(old) or other, 5)  # type: ignore[func-returns-value]
+    assert before == [house.source]
+    assert house.source.told == ["watched", "unwatched"]
+    assert other.told == ["watched"]
+    assert topic.document == Document(b"1")
+    house.hub.unwatch(topic)
+    assert house.source.told == ["watched", "unwatched"]
+    house.clock.advance(5)
+    assert other.told == ["watched", "unwatched", "forgotten"]
+
+
+def test_a_source_that_takes_over_an_unwatched_topic_is_told_nothing(house: House) -> None:
+    topic = house.document("d", linger=60)
+    other = Silent()
+    house.hub.refill(topic, lambda _: other, 5)
+    assert house.source.told == other.told == []
+    house.clock.advance(5)
+    assert other.told == ["forgotten"]
+
+
+def test_a_topic_that_is_dropped_leaves_its_key_to_another(house: House) -> None:
+    old = house.document("d", linger=60)
+    house.snapshot("d", 1)
+    house.hub.watch(old)
+    house.hub.watch(old)
+    house.hub.drop(old)
+    assert house.source.told == ["watched", "unwatched", "forgotten"]
+    assert old.document is None
+    new = house.document("d")
+    assert new is not old and new.document is None
+    house.hub.watch(new)
+    told = len(house.source.told)
+    house.hub.unwatch(old)
+    house.hub.unwatch(old)
+    house.hub.drop(old)
+    assert house.hub.topics == {"d": new}
+    assert house.hub.watched(new) and not house.hub.watched(old)
+    assert len(house.source.told) == told
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_who_listens_to_a_dropped_topic_is_cut_when_its_key_is_opened_anew(house: House) -> None:
+    old, notes = house.document("d"), Notes()
+    house.hub.listen(old, notes)
+    house.hub.drop(old)
+    assert house.hub.dropped == {"d": old}
+    new = house.messages("d")
+    assert notes.told == ["cut"]
+    house.say("d", 1)
+    house.turn()
+    assert notes.told == ["cut"]
+    assert new is house.hub.topics["d"]
+    house.hub.unlisten(old, notes)
+    assert house.hub.dropped == {}
+
+
+def test_who_comes_to_what_has_ended_is_cut_too(house: House) -> None:
+    ended, notes = house.document("d"), Notes()
+    house.hub.end(ended)
+    house.hub.drop(ended)
+    house.hub.listen(ended, notes)
+    house.hub.watch(ended)
+    assert house.source.told == ["forgotten"]
+    house.document("d")
+    assert notes.told == ["cut"]
+    house.hub.unwatch(ended)
+    house.hub.unlisten(ended, notes)
+    assert house.hub.dropped == {}
+
+
+@pytest.mark.parametrize("kinds", [("document", "messages"), ("messages", "document")])
+def test_a_key_may_become_another_kind_of_topic(house: House, kinds: tuple[str, str]) -> None:
+    first, second = (getattr(house, kind) for kind in kinds)
+    old, notes = first("k"), Notes()
+    house.hub.listen(old, notes)
+    new = second("k")
+    assert new is house.hub.topics["k"] is not old
+    assert notes.told[0] == "cut"
+
+
+def test_what_is_recorded_for_the_other_kind_of_topic_is_not_told(house: House, slow: Slow) -> None:
+    message = house.hub.publish(Draft("k", (Payload(None, b"1"),)))
+    topic, notes = house.document("k"), Notes()
+    house.hub.listen(topic, notes)
+    slow.record()
+    house.turn()
+    assert message.called and notes.told == [] and topic.document is None
+    assert house.hub.head == 1

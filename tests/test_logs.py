@@ -199,6 +199,19 @@ def test_plain_values_arrive_as_they_are(fields: dict[str, Any]) -> None:
             assert type(line[name]) is type(value)
 
 
+@pytest.mark.parametrize("half", [chr(0xD800), chr(0xDFFF)])
+def test_halves_of_characters_are_replaced_wherever_they_are(half: str) -> None:
+    failed = Failure(ValueError(half))
+    line = written({"log_format": f"x{half}", f"n{half}": half, "l": [half], "log_failure": failed})
+    assert (line["message"], line["n?"], line["l"]) == ("x?", "?", ["?"])
+    assert line["failure"].endswith("ValueError: ?")
+
+
+def test_only_text_is_a_level_or_a_logger() -> None:
+    line = written({"log_namespace": {"": "\ud800"}, "log_level": 7})
+    assert (line["level"], line["logger"]) == ("info", None)
+
+
 def test_what_cannot_be_written_leaves_a_line_that_says_so() -> None:
     line = written({"log_format": "x", "n": 10**5000})
     assert line["level"] == "error"

@@ -79,6 +79,18 @@ def test_the_reconnection_time_is_in_milliseconds() -> None:
     assert wire.sse_opening(3.1234, hello=False) == b"retry: 3123\n"
 
 
+@given(st.text(), st.floats(0.001, 86_400))
+def test_who_has_to_wait_hears_of_no_event_whatever_the_reason(reason: str, retry: float) -> None:
+    parser = Parser(last_id="kept")
+    sent = wire.sse_later(retry, reason)
+    assert sent.count(b"\n") == 2 and b"\r" not in sent
+    # A line that is cut off is glued to the next connection's by some clients.
+    assert sent.endswith(b"\n")
+    assert parser.feed(sent) == parser.feed(b"\n") == []
+    assert (parser.last_id, parser.comments) == ("kept", 1)
+    assert parser.retry == round(retry * 1000)
+
+
 @given(st.text())
 def test_any_text_arrives_with_its_line_breaks_as_line_feeds(text: str) -> None:
     frame = Frame("t", Payload("n", text.encode(), is_json=False), "e-1")

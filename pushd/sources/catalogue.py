@@ -128,6 +128,8 @@ class Catalogue:
         """
         The topics called `names`, all of them there at the same time: while one
         is opened, another may be forgotten, to make room or because its time is up.
+        Those that have ended are among them: who reads them together with others
+        is told when they come back.
 
         :raises ClientError: as :meth:`topic`.
         """
@@ -138,7 +140,8 @@ class Catalogue:
         for _ in range(3):
             topics = await self._lasting(all_of)
             if all(topic.ended or self._hub.topics.get(topic.key) is topic for topic in topics):
-                return topics
+                dropped = self._hub.dropped
+                return [dropped.get(t.key, t) if t.ended else t for t in topics]
         raise _too_many()
 
     async def always(self) -> list[tuple[Topic, Source]]:
@@ -267,6 +270,7 @@ class Catalogue:
         for topic in tuple(self._hub.topics.values()):
             self._reassign(topic)
         for topic in tuple(self._hub.dropped.values()):
+            # Its readers come back, to what has its name now.
             if after.owner(topic.name) is not None or after.declared(topic.name):
                 self._hub.cut(topic)
         return Changes.between(before.sources, after.sources)
@@ -284,7 +288,7 @@ class Catalogue:
                 self._change(topic, made, owner[0])
         elif owner is not None or directory.declared(topic.name):
             if owner is not None or made is not None:
-                self._move(topic)
+                self._hub.drop(topic)
         elif made is not None or not directory.undeclared:
             self._end(topic)
 
@@ -293,17 +297,12 @@ class Catalogue:
         self._hub.end(topic)
         self._hub.drop(topic)
 
-    def _move(self, topic: Topic) -> None:
-        """Its readers come back, to what has its name now."""
-        self._hub.cut(topic)
-        self._hub.drop(topic)
-
     def _change(self, topic: DocumentTopic, made: _Kept, source: Source) -> None:
         """A topic's source is polled otherwise from now on."""
         wanted = {name.lower() for name in source.forward_headers}
         if topic.ended or not {name.lower() for name in made.forwarded} <= wanted:
             # What had ended may go on; what is private to a header that no longer counts may not.
-            self._move(topic)
+            self._hub.drop(topic)
             return
         if not wanted <= {name.lower() for name in made.source.forward_headers}:
             # Some readers may have sent what was not asked for before: let them come back.

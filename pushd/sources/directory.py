@@ -108,7 +108,7 @@ class Directory:
         return frozenset() if template is None else self._gone[template]
 
     def _past_template(self, name: str) -> str | None:
-        return next((past.template for past in self._past if past.match(name)), None)
+        return next((past.template for past in self._past if past.match(name) is not None), None)
 
 
 def _headers(source: Source) -> frozenset[str]:

@@ -133,6 +133,8 @@ class Poller:
 
     def watched(self) -> None:
         """See :meth:`ISource.watched`."""
+        if self.topic.ended:
+            return
         self._in_phase = False
         self._health.watched()
         self._rest(self._not_before - self._around.clock.seconds())

@@ -11,7 +11,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -22,6 +22,9 @@ from pushd.config import Server
 from pushd.errors import ClientError
 from pushd.peer import taken
 from pushd.web.problem import problem
+
+log = Logger()
+"""Not the class's: what is logged would then refer to the connection, for as long as it is kept."""
 
 MOST_BEHIND = 16_384
 """Bytes that may come behind a request before it is answered; for a stream that is for ever."""
@@ -41,16 +44,16 @@ class PushChannel(HTTPChannel):
     While a request is being answered there is no deadline.
 
     :cvar bounds: sizes in bytes, times in seconds.
+    :ivar address: who is at the other end; with the PROXY protocol, the proxy.
     """
 
     bounds: ClassVar[Server] = Server()
     # Their types, as Twisted has them, are not all that they may be.
     transport: Any
     timeOut: Any
-    log = Logger()
+    site: Any
+    address: IAddress | None = None
 
-    _header_size = 0
-    _head = False
     _answering = False
     _answered: Request | None = None
     _full = False
@@ -65,43 +68,35 @@ class PushChannel(HTTPChannel):
         own = {"bounds": bounds, "MAX_LENGTH": size, "totalHeadersSize": size}
         return type(cls.__name__, (cls,), own)
 
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.site.channels.add(self)
+
     # What comes in.
 
     def dataReceived(self, data: bytes) -> None:
         if self._deaf:
             return
-        if not self.requests and data[0] not in _TYPED:
-            # A TLS handshake, for example, which has no line that could be waited for.
-            self._refuse(self._malformed())
-            return
-        super().dataReceived(data)
-
-    def resetTimeout(self) -> None:
-        """Called for whatever comes in: a byte now and then must not buy time."""
-
-    def lineReceived(self, line: bytes) -> None:
-        """Called with each line of a header."""
-        self._header_size += len(line) + 2
         try:
-            if not self.requests:
-                self._check_request_line(line)
-            if self._header_size > self.MAX_LENGTH:
-                raise self._header_too_large()
-            super().lineReceived(line)
+            if not self.requests and data[0] not in _TYPED:
+                # A TLS handshake, for example, which has no line that could be waited for.
+                raise malformed()
+            super().dataReceived(data)
         except ClientError as error:
             self._refuse(error)
         except ValueError:
             # int() takes no Content-Length of thousands of digits.
-            self._refuse(self._malformed())
+            self._refuse(malformed())
+
+    def resetTimeout(self) -> None:
+        """Called for whatever comes in: a byte now and then must not buy time."""
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Called with a line that is too long, whether it has an end or not."""
-        try:
-            if not self.requests:
-                self._check_request_line(line.partition(b"\r\n")[0])
-            raise self._header_too_large()
-        except ClientError as error:
-            self._refuse(error)
+        """Called with a line that is too long, or with its beginning. Raises ClientError."""
+        target = line.partition(b" ")[2].partition(b" ")[0]
+        if not self.requests and len(target) > self.bounds.max_url:
+            raise url_too_long(self.bounds.max_url)
+        raise self._header_too_large()
 
     def allHeadersReceived(self) -> None:
         """Called when a header is complete; raises ClientError if its body is too large."""
@@ -113,16 +108,11 @@ class PushChannel(HTTPChannel):
         """Called with what is not a header: a body, or what comes behind a request."""
         if self._answering:
             self._hold(data)
-            return
-        try:
+        else:
             super().rawDataReceived(data)
-        except ClientError as error:
-            self._refuse(error)
 
     def allContentReceived(self) -> None:
         """Called when a request is complete: answers it, now or later."""
-        self._header_size = 0
-        self._head = False
         self._answering = True
         # What the channel goes back to after the answer.
         self.timeOut = self.bounds.header_timeout
@@ -143,6 +133,21 @@ class PushChannel(HTTPChannel):
         if len(behind) > MOST_BEHIND:
             self._abort()
 
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Called with each header: whether another request may follow. Not while draining."""
+        if self.site.draining is not None:
+            request.responseHeaders.setRawHeaders("Connection", ["close"])
+            return False
+        return bool(super().checkPersistence(request, version))
+
+    def last(self) -> None:
+        """The request that is being answered, if there is one, is the last."""
+        for request in self.requests:
+            # Not before there is one: HTTPChannel would drop what comes then.
+            self.persistent = False
+            if not request.startedWriting:
+                request.responseHeaders.setRawHeaders("Connection", ["close"])
+
     # What goes out.
 
     def requestDone(self, request: Request) -> None:
@@ -153,10 +158,11 @@ class PushChannel(HTTPChannel):
         who pipelines a thousand does not keep the others waiting for all of them.
         """
         self._answered = request
-        self._hold(self.clearLineBuffer())
+        if behind := self.clearLineBuffer():
+            self._hold(behind)
         if self._full:
-            self._wait_for_reader()
-        elif self._dataBuffer:
+            self._wait_for_reader(taken(self.transport))
+        elif any(self._dataBuffer):
             self.callLater(0, self._next)
         else:
             self._next()
@@ -181,7 +187,8 @@ class PushChannel(HTTPChannel):
         """Close, as soon as the client has taken what was written."""
         self._deaf = True
         super().loseConnection()
-        self._wait_for_reader()
+        # Most are gone in the next turn: what it has taken is asked when it matters.
+        self._wait_for_reader(0)
 
     # When it takes too long.
 
@@ -197,40 +204,44 @@ class PushChannel(HTTPChannel):
             self._linger()
             super().loseConnection()
 
-    def _wait_for_reader(self) -> None:
-        self._taken = taken(self.transport)
+    def _wait_for_reader(self, has: int | None) -> None:
+        """For as long as it takes something; `has` is what it has taken, None if unknown."""
+        self._taken = has
         self.setTimeout(self.bounds.client_timeout)
 
     def _look_at_reader(self) -> None:
         """A slow one may go on; one who took nothing may not."""
-        if self._taken is None or taken(self.transport) == self._taken:
+        has = taken(self.transport)
+        if has is None or has == self._taken:
             self._abort()
         else:
-            self._wait_for_reader()
+            self._wait_for_reader(has)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._answered = None
         self._deaf = True
         super().connectionLost(reason)
+        self.site.left(self)
 
     # The end of a connection.
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """
-        Called by Twisted for what it cannot parse; it would answer without a
-        header. It has no public name, and there is no other way to the answer.
+        Called by Twisted for what it does not take, to answer a bare 400. That,
+        and what it has counted, is private; counting once more would cost
+        each request more than all the rest here.
         """
-        request = self.requests[-1]
-        fields = sum(len(values) for _, values in request.requestHeaders.getAllRawHeaders())
-        if fields > self.maxHeaders:
+        if self._receivedHeaderSize > self.totalHeadersSize:
+            raise self._header_too_large()
+        if self._receivedHeaderCount > self.maxHeaders:
             raise ClientError(431, f"A request has at most {self.maxHeaders} headers.")
-        raise self._malformed()
+        raise malformed()
 
     def _refuse(self, error: ClientError) -> None:
         """Answer in place of a request, and close."""
         if self._deaf:
             return
-        self.log.info(
+        log.info(
             "{peer} is refused: {status} {detail}",
             peer=getattr(self.getPeer(), "host", "-"),
             status=error.status,
@@ -242,7 +253,8 @@ class PushChannel(HTTPChannel):
         phrase = HTTPStatus(error.status).phrase.encode()
         fields = Headers({name: [value] for name, value in headers.items()})
         self.writeHeaders(b"HTTP/1.1", b"%d" % error.status, phrase, fields)
-        if not self._head:
+        # The method is known of a request that is complete.
+        if not self.requests or self.requests[-1].method != b"HEAD":
             self.write(body)
         self._linger()
         can_half_close = ITCPTransport.providedBy(self.transport) and not self.isSecure()
@@ -267,13 +279,6 @@ class PushChannel(HTTPChannel):
 
     # What a client is told.
 
-    def _check_request_line(self, line: bytes) -> None:
-        """Called with as much of it as there is. Raises ClientError."""
-        self._head = line.startswith(b"HEAD ")
-        longest = self.bounds.max_url
-        if len(line) > longest and len(line.partition(b" ")[2].partition(b" ")[0]) > longest:
-            raise ClientError(414, f"A URL has at most {longest} bytes (server.max_url).")
-
     def _header_too_large(self) -> ClientError:
         return ClientError(
             431,
@@ -288,5 +293,12 @@ class PushChannel(HTTPChannel):
         detail = f"The {what} was not there within {seconds:g} seconds (server.{what}_timeout)."
         return ClientError(408, detail)
 
-    def _malformed(self) -> ClientError:
-        return ClientError(400, "This is no request of HTTP/1.1 (RFC 9112).")
+
+def malformed() -> ClientError:
+    """What was sent cannot be understood."""
+    return ClientError(400, "This is no request of HTTP/1.1 (RFC 9112).")
+
+
+def url_too_long(longest: int) -> ClientError:
+    """The request target has more bytes than `longest`."""
+    return ClientError(414, f"A URL has at most {longest} bytes (server.max_url).")

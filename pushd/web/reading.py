@@ -107,8 +107,8 @@ class Reading:
         chunked = asked.switch(request, "chunked", self._server.chunked)
         hello = asked.switch(request, "hello", False)
         try:
-            topics = [topic for topic in await self._topics(request, names) if not topic.ended]
-            if not topics:
+            topics = await self._topics(request, names)
+            if all(topic.ended for topic in topics):
                 return _no_content(request)
             if request.method == b"HEAD":
                 _begin(request, chunked)
@@ -154,7 +154,7 @@ class Reading:
         """The document now; for a topic that nobody watches, it is asked for once."""
         (topic,) = await self._topics(request, [name])
         if topic.ended:
-            raise ClientError(410, f"The topic {name!r} has ended.", parameter="topic")
+            raise _gone(name)
         if not isinstance(topic, DocumentTopic):
             raise ClientError(
                 406,
@@ -168,6 +168,8 @@ class Reading:
                 await self._hub.refresh(topic)
             finally:
                 self._hub.unwatch(topic)
+            if topic.ended:
+                raise _gone(name)
         document = topic.document
         if document is None:
             reason = topic.status.reason or "The source has not answered yet."
@@ -207,6 +209,10 @@ def _begin(request: PushRequest, chunked: bool) -> None:
         request.setHeader(name, value)
     if not chunked and request.method != b"HEAD":
         request.end_with_connection()
+
+
+def _gone(name: str) -> ClientError:
+    return ClientError(410, f"The topic {name!r} has ended.", parameter="topic")
 
 
 def _no_content(request: IRequest) -> bytes:

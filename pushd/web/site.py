@@ -12,7 +12,8 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.http import HTTPChannel, combinedLogFormatter
 from twisted.web.iweb import IAccessLogFormatter, IRequest
 from twisted.web.resource import IResource
@@ -21,7 +22,8 @@ from zope.interface import provider
 
 from pushd.config import Server
 from pushd.errors import ClientError
-from pushd.web.channel import PushChannel
+from pushd.web.admission import Admission
+from pushd.web.channel import PushChannel, url_too_long
 
 DROPPED = 16
 """How many times as long as it may be a body is read."""
@@ -38,14 +40,16 @@ _AUTHORITY = re.compile(rb"\A[^/]*://[^/]*")
 
 class PushRequest(Request):
     """
-    A request with a bounded body.
+    A request of bounded size.
 
     :cvar max_body: bytes that a body may have; more is read and dropped, so
         that a page, which hears no answer without its CORS headers, hears this one.
-    :ivar too_large: whether it had more.
+    :cvar max_url: bytes that its target may have.
+    :ivar too_large: whether its body had more.
     """
 
     max_body = 1_048_576
+    max_url = 8192
     too_large = False
     _received = 0
 
@@ -74,7 +78,10 @@ class PushRequest(Request):
         return ClientError(413, f"A body has at most {self.max_body} bytes (publish.max_body).")
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Called when all is there."""
+        """Called when all is there. Raises ClientError if the URL is too long."""
+        if len(path) > self.max_url:
+            self.method = command
+            raise url_too_long(self.max_url)
         if command != b"POST" and self._received:
             # Nobody asks for it, and a stream would keep it for as long as it lasts.
             self.content = BytesIO()
@@ -134,6 +141,52 @@ class PushSite(Site):
     """Speaks HTTP/1.1 and nothing else, whatever is installed."""
 
     protocol: Any = PushChannel
+    draining: Deferred[None] | None = None
+
+    def __init__(self, admission: Admission | None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.channels: set[PushChannel] = set()
+        self._admission = admission
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Called for each connection; None closes it."""
+        if self._admission is not None and addr is not None and not self._admission.connected(addr):
+            return None
+        channel = super().buildProtocol(addr)
+        channel.address = addr
+        return channel
+
+    async def drain(self, clock: IReactorTime, grace: float) -> None:
+        """
+        Answer what is asked, once more on each connection, and then close it.
+        Fires when there is none left; cancelling it ends the waiting.
+
+        :param grace: seconds after which connections without a request are
+            closed. Some were accepted a moment ago, and their request is on its way.
+        """
+        self.draining = Deferred()
+        for channel in tuple(self.channels):
+            channel.last()
+        call = clock.callLater(grace, self._close_idle)
+        try:
+            if self.channels:
+                await self.draining
+        finally:
+            if call.active():
+                call.cancel()
+
+    def left(self, channel: PushChannel) -> None:
+        """A connection is no more."""
+        self.channels.discard(channel)
+        if self._admission is not None and channel.address is not None:
+            self._admission.disconnected(channel.address)
+        if self.draining is not None and not self.channels and not self.draining.called:
+            self.draining.callback(None)
+
+    def _close_idle(self) -> None:
+        for channel in tuple(self.channels):
+            if not channel.requests:
+                channel.loseConnection()
 
     def acceptableProtocols(self) -> list[bytes]:
         """What is offered to TLS clients (ALPN). HTTP/2 is a proxy's: see conf/nginx.conf."""
@@ -141,18 +194,25 @@ class PushSite(Site):
 
 
 def make_site(
-    resource: IResource, server: Server, max_body: int, reactor: IReactorTime | None = None
-) -> Site:
+    resource: IResource,
+    server: Server,
+    max_body: int,
+    reactor: IReactorTime | None = None,
+    admission: Admission | None = None,
+) -> PushSite:
     """
     The site of a daemon.
 
     :param server: the bounds of a connection, see :class:`PushChannel`.
     :param max_body: bytes that a request's body may have.
     :param reactor: keeps the time; None for the one that is installed.
+    :param admission: counts the connections; None to let all in.
     """
+    bounds = {"max_body": max_body, "max_url": server.max_url}
     site = PushSite(
+        admission,
         resource,
-        requestFactory=type("BoundedRequest", (PushRequest,), {"max_body": max_body}),
+        requestFactory=type("BoundedRequest", (PushRequest,), bounds),
         logFormatter=discreet_log_formatter,
         parsePOSTFormSubmission=False,
         timeout=server.header_timeout,

@@ -117,10 +117,10 @@ class Daemon:
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def curl(self, path: str, *options: str, seconds: float = 10.0) -> str:
+    def curl(self, path: str, *options: str, seconds: float = 10.0, check: bool = True) -> str:
         """The answer to a request that has an end."""
         command = [program("curl"), "-sS", "--max-time", str(seconds), *options, self.url(path)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=check).stdout
 
     @contextmanager
     def stream(self, folder: Path, path: str, *options: str) -> Iterator[Process]:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from processes import free_port, program, running
 from proxied import Certificate, Promises, Proxy, adapted
@@ -39,6 +40,9 @@ def haproxy(folder: Path, backend: int) -> Iterator[Proxy]:
 
 class TestHAProxy(Promises):
     connection = r"127\.0\.0\.1:(\d+) .*\"GET /topics/news HTTP"
+    # HAProxy 2.6 knows that the stream is broken (SD in its log), but ends it in an orderly
+    # way over HTTP/2. When this fails, it has learned better, and the README may say so.
+    broken_off: ClassVar = {"http1.1": 18, "http2": 0}
     proxy = staticmethod(haproxy)
 
     def test_the_file_is_right(self, tmp_path: Path) -> None:

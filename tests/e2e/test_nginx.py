@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from processes import free_port, program, running
 from proxied import Certificate, Promises, Proxy, adapted
@@ -49,6 +50,7 @@ def nginx(folder: Path, backend: int) -> Iterator[Proxy]:
 
 class TestNginx(Promises):
     connection = r"GET /topics/news .* connection=(\d+)"
+    broken_off: ClassVar = {"http1.1": 18, "http2": 92}
     proxy = staticmethod(nginx)
 
     def test_the_file_is_right(self, tmp_path: Path) -> None:

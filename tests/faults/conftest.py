@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from twisted.logger import formatEvent, globalLogPublisher
+from faults.tracebacks import none_logged
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,15 +20,5 @@ def little_garbage() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_tracebacks() -> Iterator[None]:
-    """No test leaves a traceback in the log, nor an error that nobody looked at."""
-    failures: list[str] = []
-
-    def observe(event: Any) -> None:
-        if "log_failure" in event:
-            failures.append(f"{formatEvent(event)}\n{event['log_failure'].getTraceback()}")
-
-    globalLogPublisher.addObserver(observe)
-    yield
-    gc.collect()
-    globalLogPublisher.removeObserver(observe)
-    assert not failures, "\n".join(failures[:3])
+    with none_logged():
+        yield

@@ -11,9 +11,10 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 import pytest_twisted
@@ -26,11 +27,13 @@ from faults.ailments import (
     bomb,
     status_ailments,
 )
+from faults.tracebacks import none_logged
 from served import Connection, Served
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IHostnameResolver, IOpenSSLContextFactory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from upstream import Request, Step, Upstream, answer, close, until
 from upstream.certificates import Authority
@@ -38,7 +41,7 @@ from zope.interface import implementer
 
 reactor: Any = _reactor
 
-LONGEST_PAUSE = 0.5
+LONGEST_PAUSE = 1.0
 """Seconds; the well source is polled each 0.05 s, by a process that does all of this at once."""
 
 MOST_MEMORY = 64 << 20
@@ -47,8 +50,7 @@ MOST_MEMORY = 64 << 20
 SETTINGS = f"""
     timeout = {TIMEOUT}
     max_bytes = {MAX_BYTES}
-    every = 0.05
-    max_backoff = 0.1
+    max_backoff = 0.2
 """
 
 
@@ -111,19 +113,20 @@ class Patient:
     async def goes_through_it(self, served: Served) -> str | None:
         """Fall ill and get well, before the eyes of a reader. What the reader did not get."""
         stream = await Stream.of(served, self.topic)
+        try:
+            return await self._seen_by(stream, served)
+        finally:
+            stream.connection.abort()
+
+    async def _seen_by(self, stream: Stream, served: Served) -> str | None:
         await _heard(stream, lambda: stream.version == 1)
         self.turn(ill=True)
-        says = self.ailment.says
-        if says is None:
+        if self.ailment.says is None:
             await _heard(stream, lambda: self.asked > 2)
-            if stream.reasons:
-                return f"told without need: {stream.reasons}"
-        elif not await _heard(stream, lambda: stream.reasons):
-            return "told nothing"
-        elif not re.fullmatch(says, stream.reasons[-1] or ""):
-            return f"told {stream.reasons}"
-        elif stream.version != 1:
-            return f"lost its document for {stream.document}"
+        else:
+            await _heard(stream, lambda: stream.reasons)
+        if problem := self._told_wrongly(stream):
+            return problem
         kept = await served.ask(f"/topics/{quote(self.topic)}", accept="application/json")
         if kept.json != stream.document:
             return f"another reader gets {kept.status} {kept.body!r}"
@@ -131,9 +134,17 @@ class Patient:
         self.turn(ill=False)
         if not await _heard(stream, lambda: stream.version == 2):
             return f"does not get well: {stream.reasons}"
-        if says is not None and not await _heard(stream, lambda: stream.reasons[-1] is None):
+        if self.ailment.says and not await _heard(stream, lambda: stream.reasons[-1] is None):
             return "was not told that all is well"
         return None if stream.connection.open else "the stream ended"
+
+    def _told_wrongly(self, stream: Stream) -> str | None:
+        says = self.ailment.says
+        if says is None:
+            return f"told without need: {stream.reasons}" if stream.reasons else None
+        if len(stream.reasons) != 1 or not re.fullmatch(says, stream.reasons[0] or ""):
+            return f"told {stream.reasons}"
+        return None if stream.version == 1 else f"lost its document for {stream.document}"
 
     @property
     def topic(self) -> str:
@@ -153,6 +164,15 @@ async def _heard(stream: Stream, condition: Any) -> bool:
     return False
 
 
+def _coroutine(function: Any, *arguments: Any) -> Any:
+    return Deferred.fromCoroutine(function(*arguments))
+
+
+def _topic(request: Request) -> str:
+    """Whose source is asked. One of them redirects to ever more behind its name."""
+    return unquote(request.target[1:]).rstrip("~")
+
+
 class Round:
     """What became of many patients."""
 
@@ -160,28 +180,30 @@ class Round:
         self.problems: dict[str, str | None] = {}
         self.longest_pause = 0.0
         self.memory = 0
+        self.bugs = ""
 
 
-async def examine(ailments: dict[str, Ailment], at_once: int) -> Round:
+async def examine(round: Round, ailments: dict[str, Ailment], at_once: int) -> None:
     """All `ailments`, some at a time, in one daemon that has another source."""
     for wbits in (15, 31):
         # It takes a second to make one, in which the reactor would stand still.
         bomb(wbits)
-    round = Round()
     ticks = itertools.count()
     patients = {p.topic: p for p in (Patient(*item) for item in ailments.items())}
     assert len(patients) == len(ailments)
     async with (
-        Upstream(lambda request: patients[request.target[1:].rstrip("x")].script(request)) as ill,
+        Upstream(lambda request: patients[_topic(request)].script(request)) as ill,
         Upstream(lambda request: [document(next(ticks))]) as well,
         Served(
             f"""
             [sources.ill]
             topic = "ill/{{name}}"
             url = "{ill.url("/ill/{name}")}"
+            every = 0.2
             {SETTINGS}
             [sources.well]
             url = "{well.url("/")}"
+            every = 0.05
             {SETTINGS}
             """
         ) as served,
@@ -189,18 +211,16 @@ async def examine(ailments: dict[str, Ailment], at_once: int) -> Round:
         calm = await Stream.of(served, "well")
         await _heard(calm, lambda: calm.version is not None)
         before = _reset_peak()
-        left = list(patients.values())
-        while left:
-            some, left = left[:at_once], left[at_once:]
-            going = [(p.name, Deferred.fromCoroutine(p.goes_through_it(served))) for p in some]
-            for name, result in going:
-                await _heard(calm, lambda result=result: result.called)
-                round.problems[name] = await result
+        room = DeferredSemaphore(at_once)
+        for patient in patients.values():
+            going = room.run(_coroutine, patient.goes_through_it, served)
+            going.addCallback(partial(round.problems.__setitem__, patient.name))
+        while len(round.problems) < len(patients):
+            await _heard(calm, lambda: len(round.problems) == len(patients))
         round.memory = _peak() - before
         assert calm.connection.open
         assert calm.reasons == []
         round.longest_pause = max(b - a for a, b in itertools.pairwise(calm.times))
-    return round
 
 
 def _reset_peak() -> int:
@@ -218,14 +238,24 @@ def _peak() -> int:
     return int(line.split()[1]) * 1024
 
 
+def _examined(ailments: dict[str, Ailment], at_once: int) -> Round:
+    round = Round()
+    try:
+        with none_logged():
+            pytest_twisted.blockon(Deferred.fromCoroutine(examine(round, ailments, at_once)))
+    except AssertionError as error:
+        round.bugs = str(error)
+    return round
+
+
 @pytest.fixture(scope="module")
 def answers() -> Round:
-    return pytest_twisted.blockon(Deferred.fromCoroutine(examine(AILMENTS, 12)))
+    return _examined(AILMENTS, at_once=15)
 
 
 @pytest.fixture(scope="module")
 def statuses() -> Round:
-    return pytest_twisted.blockon(Deferred.fromCoroutine(examine(status_ailments(), 50)))
+    return _examined(status_ailments(), at_once=60)
 
 
 @pytest.mark.parametrize("name", AILMENTS)
@@ -247,3 +277,158 @@ def test_another_source_is_served_meanwhile(answers: Round, statuses: Round) -> 
 def test_memory_is_bounded_meanwhile(answers: Round, statuses: Round) -> None:
     assert answers.memory < MOST_MEMORY
     assert statuses.memory < MOST_MEMORY
+
+
+def test_nothing_is_in_the_log_that_looks_like_a_bug(answers: Round, statuses: Round) -> None:
+    assert answers.bugs == ""
+    assert statuses.bugs == ""
+
+
+# Where no answer can say what is wrong.
+
+
+async def told(stream: Stream, reason: str | None) -> None:
+    assert await _heard(stream, lambda: stream.reasons[-1:] == [reason]), stream.reasons
+
+
+async def gets(stream: Stream, version: int) -> None:
+    assert await _heard(stream, lambda: stream.version == version), stream.document
+
+
+def served(url: str, *lines: str) -> Served:
+    return Served("\n".join(["[sources.a]", f'url = "{url}"', "every = 0.1", SETTINGS, *lines]))
+
+
+async def test_gone_is_for_good() -> None:
+    async with Upstream(lambda request: [document(1)]) as upstream, served(upstream.url()) as house:
+        stream = await Stream.of(house, "a")
+        await gets(stream, 1)
+        upstream.script = lambda request: [answer(b"", "410 Gone")]
+        await told(stream, "The source answered 410 Gone: nothing more will come.")
+        await until(lambda: stream.connection.received.endswith(b"\r\n0\r\n\r\n"))
+        upstream.script = lambda request: [document(2)]
+        assert (await house.ask("/topics/a")).status == 204
+
+
+@implementer(IHostnameResolver)
+class Names:
+    """A resolver that knows what it is told."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = ["127.0.0.1"]
+
+    def resolveHostName(
+        self, receiver: Any, name: str, portNumber: int = 0, *_: Any, **__: Any
+    ) -> Any:
+        receiver.resolutionBegan(self)
+        for address in self.addresses:
+            receiver.addressResolved(IPv4Address("TCP", address, portNumber))
+        receiver.resolutionComplete()
+
+
+@pytest.fixture
+def names() -> Iterator[Names]:
+    names = Names()
+    before = reactor.installNameResolver(names)
+    yield names
+    reactor.installNameResolver(before)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reason"),
+    [
+        ([], "The source's host name was not found."),
+        (["127.0.0.2"], "The source refused the connection."),
+        (["127.255.255.255"], "The source cannot be reached."),
+    ],
+)
+async def test_a_name_that_leads_nowhere_for_a_while(
+    names: Names, addresses: list[str], reason: str
+) -> None:
+    version = 1
+
+    def script(request: Request) -> list[Step]:
+        return [document(version, "Connection: close"), close]
+
+    async with Upstream(script) as upstream, served(upstream.url(host="source.example")) as house:
+        stream = await Stream.of(house, "a")
+        await gets(stream, 1)
+        names.addresses = addresses
+        await told(stream, reason)
+        assert stream.version == 1
+        names.addresses, version = ["127.0.0.1"], 2
+        await gets(stream, 2)
+        await told(stream, None)
+
+
+@implementer(IOpenSSLContextFactory)
+class Certificates:
+    """Shows what it has just now."""
+
+    def __init__(self, identity: Any) -> None:
+        self.identity = identity
+
+    def getContext(self) -> Any:
+        return self.identity.getContext()
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("expired", "The source's certificate has expired."),
+        ("of another host", "The source's certificate is for another host name."),
+        (
+            "of another authority",
+            "The source's certificate is not from an authority that is trusted here.",
+        ),
+    ],
+)
+async def test_a_wrong_certificate_for_a_while(
+    authority: Authority, tmp_path: Path, wrong: str, reason: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(authority.pem)
+    right = authority.issue("127.0.0.1")
+    shown = Certificates(right)
+    version = 1
+
+    def script(request: Request) -> list[Step]:
+        return [document(version, "Connection: close"), close]
+
+    async with (
+        Upstream(script, tls=shown) as upstream,
+        served(upstream.url(), f'ca_file = "{file}"') as house,
+    ):
+        stream = await Stream.of(house, "a")
+        await gets(stream, 1)
+        shown.identity = {
+            "expired": authority.issue("127.0.0.1", expired=True),
+            "of another host": authority.issue("source.example"),
+            "of another authority": Authority("Another").issue("127.0.0.1"),
+        }[wrong]
+        await told(stream, reason)
+        assert stream.version == 1
+        shown.identity, version = right, 2
+        await gets(stream, 2)
+        await told(stream, None)
+
+
+class Greeting(Protocol):
+    """What mail servers do: they speak first."""
+
+    def connectionMade(self) -> None:
+        self.transport.write(b"220 mail.example ESMTP\r\n")  # type: ignore[union-attr]
+
+
+async def test_no_tls_where_tls_is_expected() -> None:
+    port = reactor.listenTCP(0, Factory.forProtocol(Greeting), interface="127.0.0.1")
+    async with served(f"https://127.0.0.1:{port.getHost().port}/") as house:
+        stream = await Stream.of(house, "a")
+        await told(stream, "The source does not speak TLS, or not as pushd does.")
+        assert stream.document is None
+    await port.stopListening()

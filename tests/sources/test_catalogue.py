@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pushd import config
 from pushd.config import Source
 from pushd.errors import BusyError, ClientError, ConfigError
+from pushd.interfaces import ISource
 from pushd.sources.catalogue import Catalogue, Pattern, check_expressions, expand
 from pushd.topic import DocumentTopic, MessageTopic, Topic
 

@@ -114,6 +114,16 @@ def test_whatever_is_forwarded_a_log_can_hold_it(said: str) -> None:
     assert re.fullmatch("[0-9a-f:.]+", peer)
 
 
+def test_what_is_remembered_of_addresses_is_bounded() -> None:
+    house = admission()
+    for n in range(10_000):
+        house.peer(request("127.0.0.1", f"203.0.113.5, 198.51.{n >> 8}.{n & 255}"))
+        house.peer(request("127.0.0.1", "x" * 100 + str(n)))
+    remembered = house._known.cache_info()
+    assert remembered.currsize == remembered.maxsize == 4096
+    assert remembered.misses == 10_001
+
+
 @pytest.mark.parametrize(
     ("one", "same", "other"),
     [
@@ -347,3 +357,22 @@ async def test_who_is_sent_away_may_want_a_body_without_chunks() -> None:
             assert connection.answer.status == 200
             assert "transfer-encoding" not in connection.answer.headers
             assert connection.answer.raw_body.startswith(b"retry: ")
+
+
+async def test_the_proxy_protocol_tells_who_asks_and_only_our_proxies_are_believed() -> None:
+    config = CONFIG.format(clients=100, each=1, trusted='"127.0.0.0/8"')
+    async with Served(config, "haproxy:tcp:0:interface=127.0.0.1") as served:
+        seats = served.daemon.admission.streams_by_network
+        for source, network in (
+            ("TCP4 203.0.113.1 127.0.0.1", "203.0.113.1"),
+            ("TCP6 2001:db8::1 ::1", 0x20010DB8 << 32),
+            ("TCP4 127.0.0.2 127.0.0.1", "203.0.113.9"),
+        ):
+            connection = await served.connect()
+            assert connection.transport is not None
+            connection.transport.write(f"PROXY {source} 4711 8080\r\n".encode())
+            connection.ask("/topics/news", x_forwarded_for="203.0.113.9")
+            await until(lambda: seats.get(network) == 1)  # noqa: B023
+        for connection in served.connections:
+            connection.abort()
+        await until(lambda: not seats)

@@ -1,0 +1,361 @@
+"""Where connections come from: endpoints, the options of their sockets, and when none are taken."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor as _reactor
+from twisted.internet import tcp
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock, deferLater
+from upstream import until
+from upstream.certificates import Authority
+
+from pushd import listening
+from pushd.config import Server
+from pushd.errors import ConfigError
+from pushd.listening import OVER_SECONDS, RETRY_SECONDS, Listener, check
+
+reactor: Any = _reactor
+AUTHORITY = Authority()
+
+
+class Echo(Protocol):
+    def connectionMade(self) -> None:
+        self.factory.count(self, True)  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(data)  # type: ignore[union-attr]
+
+    def connectionLost(self, _: object = None) -> None:
+        self.factory.count(self, False)  # type: ignore[union-attr]
+
+
+class Echoes(Factory):
+    """Counts its connections, and tells the listener when they are enough and no longer."""
+
+    noisy = False
+    protocol = Echo
+    listener: Listener
+
+    def __init__(self) -> None:
+        self.open: set[Any] = set()
+        self._enough = False
+
+    def count(self, protocol: Echo, there: bool) -> None:
+        (self.open.add if there else self.open.discard)(protocol)
+        enough = len(self.open) >= self.listener.enough
+        if enough != self._enough:
+            self._enough = enough
+            self.listener.full(enough)
+
+
+class Open:
+    """A listener in use, and its clients."""
+
+    def __init__(self, listener: Listener, echoes: Echoes) -> None:
+        self.listener = listener
+        self.echoes = echoes
+        self.clients: list[socket.socket] = []
+
+    def connect(self, host: str = "127.0.0.1") -> socket.socket:
+        port = self.listener.address.port  # type: ignore[attr-defined]
+        client = socket.create_connection((host, port))
+        client.setblocking(False)
+        self.clients.append(client)
+        return client
+
+    async def answers(self, client: socket.socket, seconds: float = 2) -> None:
+        client.send(b"hello")
+        await until(lambda: (received(client) or b"").endswith(b"hello"), seconds)
+
+    async def waits(self, client: socket.socket) -> None:
+        client.send(b"hello")
+        await deferLater(reactor, 0.1)
+        assert received(client) is None
+
+
+def received(client: socket.socket) -> bytes | None:
+    """None: nothing yet."""
+    with suppress(BlockingIOError):
+        return client.recv(65536)
+    return None
+
+
+@asynccontextmanager
+async def opened(
+    description: str = "tcp:0:interface=127.0.0.1", server: Server | None = None
+) -> AsyncIterator[Open]:
+    echoes = Echoes()
+    listener = echoes.listener = Listener(reactor, description, server or Server(max_clients=10))
+    await listener.listen(echoes)
+    one = Open(listener, echoes)
+    try:
+        yield one
+    finally:
+        for client in one.clients:
+            client.close()
+        await until(lambda: not echoes.open)
+        await listener.stop()
+        assert not [call for call in reactor.getDelayedCalls() if "Listener" in str(call.func)]
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> str:
+    identity = AUTHORITY.issue("pushd.test", days=30)
+    path = tmp_path / "a:b.pem"
+    path.write_bytes(identity.key + identity.pem)
+    return str(path).replace(":", "\\:")
+
+
+# Descriptions.
+
+
+# Twisted's "tls:" uses what pyOpenSSL would rather not have any more.
+TLS = pytest.mark.filterwarnings("ignore:X509.*:DeprecationWarning")
+
+
+@TLS
+def test_descriptions_are_checked_and_told_by_where_they_stand(pem: str, tmp_path: Path) -> None:
+    for right in (
+        "tcp:8080",
+        "tcp:8080:interface=\\:\\:1",
+        "tcp6:8080",
+        "unix:/run/pushd.sock:mode=660",
+        "haproxy:tcp:8080:interface=127.0.0.1",
+        f"ssl:443:privateKey={pem}",
+        f"ssl:443:{pem}:{pem}",
+        f"haproxy:ssl:443:privateKey={pem}:certKey={pem}:interface=\\:\\:1",
+        f"tls:{tmp_path}:port=443",
+    ):
+        check(right, "server.listen")
+    for wrong, said in (
+        ("", "is no endpoint"),
+        ("8080", "is no endpoint"),
+        ("tpc:80", "'tpc:80' is no endpoint: Unknown endpoint type"),
+        ("tcp:http", "is no endpoint"),
+        ("tcp:80:interfaces=a", "is no endpoint"),
+        ("tcp:80\\", "is no endpoint"),
+        (f"ssl::privateKey={pem}", "is no endpoint: invalid literal for int"),
+        ("ssl:443:privateKey=/nowhere.pem", "/nowhere.pem: No such file or directory"),
+        (f"ssl:443:privateKey={pem}:certKey=/x", "/x: No such file or directory"),
+        (f"ssl:443:privateKey={pem}:extraCertChain=/x", "/x: No such file or directory"),
+        (f"ssl:443:privateKey={pem}:sslmethod=SSLv3_METHOD", "ssl: without sslmethod"),
+        (f"ssl:443:privateKey={pem}:colour=red", "is no endpoint"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            check(wrong, "server.listen")
+        assert str(caught.value).startswith("server.listen: "), wrong
+        assert said in str(caught.value)
+
+
+def test_a_socket_of_a_service_manager_has_to_be_there_only_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    description = "systemd:domain=INET6:name=http"
+    monkeypatch.delenv("LISTEN_FDS", raising=False)
+    check(description, "server.listen")
+    with pytest.raises(ConfigError, match="the service manager gave pushd no such socket"):
+        Listener(reactor, description, Server())
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    with pytest.raises(ConfigError, match="the service manager gave pushd no such socket"):
+        check(description, "server.listen")
+
+
+@TLS
+@pytest.mark.parametrize(
+    ("description", "backlog"),
+    [
+        ("tcp:0:interface=127.0.0.1", 4096),
+        ("tcp:0:interface=127.0.0.1:backlog=7", 7),
+        ("haproxy:tcp:0:interface=127.0.0.1", 4096),
+        ("haproxy:tcp:0:interface=127.0.0.1:backlog=7", 7),
+        ("tcp6:0:interface=\\:\\:1", 4096),
+        ("ssl:0:interface=127.0.0.1:privateKey=PEM", 4096),
+        ("ssl:0:interface=127.0.0.1:privateKey=PEM:backlog=7", 7),
+        ("tls:FOLDER:port=0:interface=\\:\\:1", 4096),
+    ],
+)
+async def test_thousands_may_wait_if_the_endpoint_does_not_say_otherwise(
+    description: str, backlog: int, pem: str, tmp_path: Path
+) -> None:
+    description = description.replace("PEM", pem).replace("FOLDER", str(tmp_path))
+    async with opened(description) as one:
+        # tcpi_sacked of a listening socket: the length of its queue (tcp_diag(7)).
+        info = one.listener._port.socket.getsockopt(  # type: ignore[union-attr]
+            socket.IPPROTO_TCP, socket.TCP_INFO, 32
+        )
+        most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+        assert int.from_bytes(info[28:32], "little") == min(backlog, most)
+
+
+def test_a_port_in_use_is_told_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        description = f"tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+        listener = Listener(reactor, description, Server())
+        coroutine = listener.listen(Echoes())
+        with pytest.raises(CannotListenError):
+            coroutine.send(None)
+
+
+# The options of sockets.
+
+
+@pytest.mark.parametrize(
+    ("description", "host"),
+    [
+        ("tcp:0:interface=127.0.0.1", "127.0.0.1"),
+        ("tcp:0:interface=\\:\\:1", "::1"),
+        ("haproxy:tcp:0:interface=127.0.0.1", "127.0.0.1"),
+        ("ssl:0:interface=\\:\\:1:privateKey=PEM", "::1"),
+    ],
+)
+async def test_connections_have_the_options_that_were_configured(
+    description: str, host: str, pem: str
+) -> None:
+    server = Server(max_clients=10, peer_timeout=12, send_buffer=30_000)
+    async with opened(description.replace("PEM", pem), server) as one:
+        for timeout, buffer in ((8000, 30_000), (4000, 40_000)):
+            one.connect(host)
+            await until(lambda: one.echoes.open)
+            (connection,) = [r for r in reactor.getReaders() if isinstance(r, tcp.Server)]
+            option = connection.getHandle().getsockopt
+            assert option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == timeout
+            assert option(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert option(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * buffer
+            one.clients.pop().close()
+            await until(lambda: not one.echoes.open)
+            one.listener.reload(Server(max_clients=10, peer_timeout=6, send_buffer=40_000))
+
+
+async def test_a_unix_socket_has_no_such_options(tmp_path: Path) -> None:
+    async with opened(f"unix:{tmp_path / 'socket'}") as one:
+        client = socket.socket(socket.AF_UNIX)
+        one.clients.append(client)
+        client.connect(str(tmp_path / "socket"))
+        client.setblocking(False)
+        await one.answers(client)
+
+
+# Who is let in.
+
+
+def lines(capture: list[dict[str, Any]]) -> list[str]:
+    """What the log says of connections that wait."""
+    said = [event["log_format"].format(**event) for event in capture if "log_format" in event]
+    return [line for line in said if "new " in line]
+
+
+async def test_when_there_are_enough_others_wait_and_the_log_says_so_once(
+    capture: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "SPARE_CONNECTIONS", 0)
+    async with opened(server=Server(max_clients=3)) as one:
+        clock = one.listener._reactor = Clock()
+        assert one.listener.enough == 3
+        # All at once: Twisted would take a hundred in one go.
+        clients = [one.connect() for _ in range(6)]
+        await until(lambda: len(one.echoes.open) == 3)
+        await one.waits(clients[-1])
+        for client in clients[:3]:
+            await one.answers(client)
+        full = ["as many connections as may be are open (3); new ones wait"]
+        assert lines(capture) == full
+        for number in range(3):
+            clients[number].close()
+            await one.answers(clients[number + 3], 5)
+            # It was almost over, but then they were enough again.
+            clock.advance(OVER_SECONDS - 1)
+        assert lines(capture) == full
+        clients[-1].close()
+        await until(lambda: len(one.echoes.open) == 2)
+        clock.advance(OVER_SECONDS)
+        assert lines(capture) == [*full, "there is room for new connections again"]
+        one.connect()
+        await until(lambda: len(lines(capture)) == 3)
+        assert lines(capture)[2:] == full, "another time is told again"
+
+
+async def test_out_of_descriptors_all_wait_and_the_log_says_so_once(
+    capture: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Exhausted:
+        left = 3
+        asked = 0
+
+        def __init__(self, listening: socket.socket) -> None:
+            self._socket = listening
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            self.asked += 1
+            if self.left == 0:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            connection = self._socket.accept()
+            self.left -= 1
+            return connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._socket, name)
+
+    async with opened() as one:
+        clock = one.listener._reactor = Clock()
+        door: Any = one.listener._port.socket  # type: ignore[union-attr]
+        door._socket = exhausted = Exhausted(door._socket)
+        clients = [one.connect() for _ in range(6)]
+        for client in clients[:3]:
+            await one.answers(client)
+        await one.waits(clients[3])
+        assert exhausted.asked < 10, "it is not asked all the time"
+        exhausted.left = 1
+        clock.advance(RETRY_SECONDS)
+        await until(lambda: len(one.echoes.open) == 4)
+        await until(lambda: len(clock.getDelayedCalls()) == 1)
+        exhausted.left = 100
+        clock.advance(RETRY_SECONDS)
+        await until(lambda: len(one.echoes.open) == 6)
+        none = "no connection can be opened (Too many open files); new ones wait"
+        assert lines(capture) == [none]
+        clock.advance(OVER_SECONDS)
+        assert lines(capture) == [none, "there is room for new connections again"]
+        door._socket = exhausted._socket
+
+
+async def test_accepting_can_be_paused_for_several_reasons_at_once() -> None:
+    async with opened() as one:
+        one.listener.pause()
+        one.listener.full(True)
+        client = one.connect()
+        await one.waits(client)
+        one.listener.resume()
+        await one.waits(client)
+        one.listener.full(False)
+        await until(lambda: received(client) == b"hellohello")
+
+
+async def test_few_files_are_told_at_the_start(
+    capture: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening.descriptors, "room", lambda: 70)
+    async with opened(server=Server(max_clients=71)) as one:
+        assert one.listener.enough == 70
+        (event,) = [e for e in capture if "ulimit" in str(e.get("log_format"))]
+        assert (event["room"], event["max_clients"]) == (70, 71)
+
+
+# Certificates.
+
+
+async def test_a_certificate_that_cannot_be_used_changes_nothing(pem: str) -> None:
+    async with opened(f"ssl:0:interface=127.0.0.1:privateKey={pem}") as one:
+        Path(pem.replace("\\", "")).write_text("nothing")
+        with pytest.raises(ConfigError, match="no private key"):
+            one.listener.reload(Server(peer_timeout=3))
+        assert one.listener._server.peer_timeout == 30
