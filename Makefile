@@ -1,16 +1,19 @@
 # make run    sets up and runs the demo: http://127.0.0.1:8080/
 # make test   sets up and passes all checks
+# make soak   sets up and runs load, faults, reloads and restarts together
 #
-# Both make a virtual environment in .venv. PYTHON and PORT can be chosen:
+# All make a virtual environment in .venv. PYTHON, PORT and SECONDS can be chosen:
 #   make run PYTHON=python3.13 PORT=9000
+#   make soak SECONDS=3600
 
 PYTHON ?= python3
 PORT ?= 8080
+SECONDS ?= 60
 VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types floors tests system format clean
+.PHONY: help run test check lint types floors tests soak system format clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -35,6 +38,10 @@ floors: $(VENV)/.develops
 
 tests: $(VENV)/.develops
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Ends with a table, and with 1 if anything was lost, doubled, wrong or refused.
+soak: $(VENV)/.develops
+	@PYTHONPATH=tests:tests/e2e $(BIN)/python -W error -m soak $(SECONDS)
 
 format: $(VENV)/.develops
 	$(BIN)/ruff check --fix .

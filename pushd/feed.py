@@ -171,6 +171,9 @@ class Feed:
 
     def ended(self) -> None:
         """See :meth:`IListener.ended`."""
+        # Its document may be in them, and is not to be sent any more.
+        self._replies.clear()
+        self._shared = 0
         if self.over:
             self.flush()
             for member in tuple(self.live):

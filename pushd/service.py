@@ -16,7 +16,13 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredLock,
+    TimeoutError,
+    maybeDeferred,
+)
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
@@ -100,16 +106,22 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> Service:
     """What the options ask for: a daemon with its configuration, or the demo."""
+    try:
+        daemon = _daemon(options)
+    except ConfigError as error:
+        raise CannotStartError(f"pushd: {error}") from None
+    signals.obey(_reactor(), daemon.end, daemon.reload)
+    return daemon
+
+
+def _daemon(options: Options) -> Daemon:
+    """Raises ConfigError for what only shows when it is used."""
     reactor = _reactor()
     if options.config is not None:
-        daemon = Daemon(
-            reactor, options.config, options["listen"], path=os.path.abspath(options["config"])
-        )
-    else:
-        upstream = demo.Upstream(reactor)
-        daemon = Daemon(reactor, upstream.config(), options["listen"], upstream=upstream)
-    signals.obey(reactor, daemon.end, daemon.reload)
-    return daemon
+        path = os.path.abspath(options["config"])
+        return Daemon(reactor, options.config, options["listen"], path=path)
+    upstream = demo.Upstream(reactor)
+    return Daemon(reactor, upstream.config(), options["listen"], upstream=upstream)
 
 
 class CannotStartError(SystemExit, Exception):
@@ -145,9 +157,14 @@ class Daemon(Service):
         self._reactor = reactor
         self._settings = settings
         self._listen = listen or settings.server.listen
-        self._listener = Listener(reactor, self._listen, settings.server)
+        try:
+            self._listener = Listener(reactor, self._listen, settings.server)
+        except ConfigError as error:
+            where = "server.listen" if listen is None else "--listen"
+            raise ConfigError(f"{where}: {error}") from None
         self._path = path
         self._upstream = upstream
+        self._reloading = DeferredLock()
         self._draining: Deferred[None] | None = None
         self._notifier = Notifier(reactor, os.environ)
         self._worker = Worker(reactor)
@@ -238,7 +255,7 @@ class Daemon(Service):
 
     def reload(self) -> None:
         """Read the configuration again, and go over to it; a bad one changes nothing."""
-        Deferred.fromCoroutine(self._reload()).addErrback(
+        self._reloading.run(lambda: Deferred.fromCoroutine(self._reload())).addErrback(
             lambda failure: self.log.failure("reloading failed", failure)
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -336,6 +336,7 @@ async def test_accepting_can_be_paused_for_several_reasons_at_once() -> None:
         await one.waits(client)
         one.listener.resume()
         await one.waits(client)
+        assert one.listener._port not in reactor.getReaders(), "or it would be asked all the time"
         one.listener.full(False)
         await until(lambda: received(client) == b"hellohello")
 

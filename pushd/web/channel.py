@@ -168,7 +168,7 @@ class PushChannel(HTTPChannel):
             self._next()
 
     def _next(self) -> None:
-        if self._answered is None or self._full or self._deaf:
+        if self._answered is None:
             return
         request, self._answered = self._answered, None
         self._answering = False
@@ -239,15 +239,12 @@ class PushChannel(HTTPChannel):
 
     def _refuse(self, error: ClientError) -> None:
         """Answer in place of a request, and close."""
-        if self._deaf:
-            return
         log.info(
             "{peer} is refused: {status} {detail}",
             peer=getattr(self.getPeer(), "host", "-"),
             status=error.status,
             detail=error.detail,
         )
-        self.clearLineBuffer()
         headers, body = problem(error)
         headers = {**headers, "Connection": "close", "Date": datetimeToString()}
         phrase = HTTPStatus(error.status).phrase.encode()
@@ -257,9 +254,7 @@ class PushChannel(HTTPChannel):
         if not self.requests or self.requests[-1].method != b"HEAD":
             self.write(body)
         self._linger()
-        can_half_close = ITCPTransport.providedBy(self.transport) and not self.isSecure()
-        if can_half_close:
-            self.transport.unregisterProducer()
+        if ITCPTransport.providedBy(self.transport) and not self.isSecure():
             self.transport.loseWriteConnection()
         else:
             # TLS says that this is all, and reads on until the client says so too.

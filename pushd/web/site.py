@@ -8,12 +8,14 @@ an access log without secrets.
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.web import http
 from twisted.web.http import HTTPChannel, combinedLogFormatter
 from twisted.web.iweb import IAccessLogFormatter, IRequest
 from twisted.web.resource import IResource
@@ -27,6 +29,8 @@ from pushd.web.channel import PushChannel, url_too_long
 
 DROPPED = 16
 """How many times as long as it may be a body is read."""
+
+_PROBES = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 
 _NO_SECRET = frozenset({"topic", "lastEventId", "client", "chunked", "hello", "wait", "event"})
 """Query parameters whose values may be logged; ``access_token`` and ``header`` may not."""
@@ -187,6 +191,11 @@ class PushSite(Site):
         for channel in tuple(self.channels):
             if not channel.requests:
                 channel.loseConnection()
+
+    def log(self, request: http.Request) -> None:
+        """Called with each request that was answered. Probes, once a second, are not told."""
+        if request.path not in _PROBES or request.code != HTTPStatus.OK:
+            super().log(request)
 
     def acceptableProtocols(self) -> list[bytes]:
         """What is offered to TLS clients (ALPN). HTTP/2 is a proxy's: see conf/nginx.conf."""

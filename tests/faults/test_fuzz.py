@@ -68,6 +68,7 @@ class House:
     def __init__(self) -> None:
         self.reactor = MemoryReactorClock()
         self.daemon = Daemon(self.reactor, config.parse(CONFIG, {}))
+        self.daemon.running = 1
         now(self.daemon.hub.open())
         document = Document(b'{"a":[1,2,"\\u2028"]}')
         now(self.daemon.hub.publish(Draft("doc", (Payload("snapshot", document.data),), document)))

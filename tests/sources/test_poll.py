@@ -438,6 +438,14 @@ def test_gone_ends_the_topic(polled: Polled) -> None:
     assert polled.wait(50) == 0
 
 
+def test_who_comes_to_what_is_gone_does_not_make_it_ask_again(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer(b"", 410)
+    polled.house.hub.watch(polled.topic)
+    assert polled.wait(5) == 0
+    polled.house.hub.unwatch(polled.topic)
+
+
 def test_leaving_while_an_answer_is_recorded_does_not_record_it_twice(
     polled: Polled, monkeypatch: Any
 ) -> None:

@@ -296,6 +296,16 @@ def test_who_reads_on_without_what_was_removed_gets_it_when_it_comes_back(back: 
     assert shop.house.hub.dropped == {}
 
 
+def test_who_asks_for_what_was_removed_along_with_others_gets_it_when_it_comes_back() -> None:
+    shop = Shop(A + B + source("c"))
+    before = shop.reader("a", "b")
+    shop.replace(A + source("c"))
+    late = [shop.reader("b", "c"), shop.reader("b", "a"), shop.reader("c")]
+    assert all(reader.page.documents.keys() <= {"a", "c"} for reader in late)
+    shop.replace(A + B + source("c"))
+    assert [reader.cuts for reader in (before, *late)] == [1, 1, 1, 0]
+
+
 def test_a_name_that_is_removed_may_be_published_to_if_any_may() -> None:
     tokens = '[publish]\ntokens = ["t"]\n'
     shop = Shop(tokens + A + B)
@@ -488,10 +498,20 @@ def test_linger_counts_at_once() -> None:
     assert shop.house.hub.topics == {}
 
 
+def test_what_is_kept_for_ever_still_is() -> None:
+    shop = Shop(A)
+    reader = shop.reader("a")
+    shop.replace(source("a", "linger = 5.0"))
+    reader.drop()
+    shop.wait(6)
+    assert set(shop.house.hub.topics) == {"a"}
+
+
 def test_lowering_max_topics_throws_nobody_out() -> None:
     shop = Shop(source("q/{x}", "max_topics = 4"))
     readers = [shop.reader(f"q/{n}") for n in range(4)]
-    shop.replace(source("q/{x}", "max_topics = 2"))
+    for _ in range(2):
+        shop.replace(source("q/{x}", "max_topics = 2"))
     assert not any(reader.finished for reader in readers)
     for more in ("q/4", "q/5"):
         with pytest.raises(ClientError) as raised:
@@ -567,6 +587,9 @@ def test_private_topics_go_on_with_their_headers() -> None:
     assert [r.page.documents["a"]["for"] for r in (reader, other)] == ["one", "two"]
     assert [r.page.documents["a"]["v"]["n"] for r in (reader, other)] == [2, 2]
     assert not reader.finished and not other.finished
+    keys = set(shop.house.hub.topics)
+    shop.reader("a", authorization="one")
+    assert set(shop.house.hub.topics) == keys
 
 
 def test_private_topics_are_left_when_their_header_no_longer_counts() -> None:
@@ -734,6 +757,7 @@ def test_what_is_always_polled_is_not_begun_after_it_was_removed_or_all_is_stopp
     watch.stop()
     shop.wait(100)
     assert shop.api.asked == []
+    shop.replace(source("c", ALWAYS))
     now(watch.follow())
     assert shop.house.clock.getDelayedCalls() == []
 

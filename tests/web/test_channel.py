@@ -203,7 +203,11 @@ def test_while_a_request_is_answered_there_is_no_deadline_and_no_timer() -> None
     assert client.answer.body == b"ok"
 
 
-def test_one_who_was_refused_is_not_heard_any_more_and_gone_soon() -> None:
+def test_one_who_was_refused_is_not_heard_any_more_and_gone_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # However much is taken of what was written before.
+    monkeypatch.setattr(channels, "taken", lambda _: client.clock.seconds())
     client = Client().send(b"nonsense\r\n", GET, b"more\r\n" + GET)
     refused(client.received, 400, "HTTP/1.1")
     assert not client.answers.asked
@@ -297,7 +301,7 @@ def test_each_request_has_a_header_of_its_own() -> None:
 
 def test_a_body_that_is_too_large_is_read_and_the_request_says_so() -> None:
     client = Client()
-    client.send(b"POST /later HTTP/1.1\r\nContent-Length: 1600\r\n\r\n", b"x" * 800, b"x" * 800)
+    client.send(b"POST /later HTTP/1.1\r\nContent-Length: 1600\r\n\r\n", b"x" * 60, b"x" * 1540)
     (request,) = client.answers.asked
     assert isinstance(request, PushRequest) and request.too_large
     assert request.content is not None and request.content.read() == b""
@@ -505,6 +509,19 @@ def test_who_takes_it_slowly_has_all_the_time(monkeypatch: pytest.MonkeyPatch) -
     client.clock.advance(SERVER.header_timeout - 0.1)
     client.send(GET)
     assert client.received.count(b"200 OK") == 2
+
+
+def test_who_takes_some_and_then_nothing_is_thrown_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    acknowledged = 0
+    monkeypatch.setattr(channels, "taken", lambda _: acknowledged)
+    client = Client().send(LATER)
+    client.channel.pauseProducing()
+    client.answers.answer(100_000)
+    acknowledged += 1
+    client.clock.advance(SERVER.client_timeout)
+    assert not client.aborted
+    client.clock.advance(SERVER.client_timeout)
+    assert client.aborted
 
 
 def test_a_closed_connection_that_does_not_end_is_ended() -> None:

@@ -1,0 +1,51 @@
+"""What came of it: counts, of which some have to be zero."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+MUST_BE_ZERO = (
+    "messages lost",
+    "messages doubled or out of order",
+    "wrong documents",
+    "documents that are not the newest",
+    "answers that are wrong",
+    "connections refused",
+    "restarts that went wrong",
+    "tracebacks in the log",
+    "memory that grew",
+)
+
+
+class Tally:
+    """
+    :ivar counts: by name.
+    :ivar notes: the first things that went wrong, in words.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.notes: list[str] = []
+
+    def count(self, what: str, number: int = 1) -> None:
+        self.counts[what] += number
+
+    def wrong(self, what: str, note: str, number: int = 1) -> None:
+        assert what in MUST_BE_ZERO, what
+        self.counts[what] += number
+        if len(self.notes) < 20:
+            self.notes.append(f"{what}: {note}")
+
+    @property
+    def failed(self) -> bool:
+        return any(self.counts[what] for what in MUST_BE_ZERO)
+
+    def table(self, rows: list[tuple[str, str]]) -> str:
+        lines = [*rows, *((what, f"{self.counts[what]:,}") for what in MUST_BE_ZERO)]
+        widest = max(len(name) for name, _ in lines)
+        written = []
+        for name, value in lines:
+            must = "   has to be 0" if name in MUST_BE_ZERO else ""
+            fail = "   <-----" if name in MUST_BE_ZERO and value != "0" else ""
+            written.append(f"  {name:{widest}}  {value:>12}{must}{fail}")
+        return "\n".join([*written, *(f"  ! {note}" for note in self.notes)])
