@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from pushd import __version__, config, demo, listening, signals
+from pushd import __version__, config, demo, descriptors, listening, signals
 from pushd.auth import Tokens
 from pushd.config import Config, Source
 from pushd.errors import ConfigError
@@ -210,6 +210,7 @@ class Daemon(Service):
     async def _open(self) -> None:
         if self._upstream is not None:
             self._upstream.start()
+        descriptors.raise_limit()
         await self.hub.open()
         await self._listener.listen(self._site)
         self._listening = True

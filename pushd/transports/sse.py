@@ -8,6 +8,7 @@ transport's "enough" and "more".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -20,7 +21,7 @@ from zope.interface import implementer
 from pushd import wire
 from pushd.feed import Feeds, Subscription
 from pushd.interfaces import ISubscriber
-from pushd.peer import patience, taken
+from pushd.peer import patience, silent, taken
 from pushd.topic import Topic
 from pushd.wire import WireFormat
 
@@ -65,6 +66,7 @@ class SSEStream:
         self._peer_timeout = peer_timeout
         self._hello = hello
         self._full = False
+        self._slow = False
         self._taken: int | None = None
         self._waiting: IDelayedCall | None = None
         self._first = wire.sse_opening(retry, hello)
@@ -98,6 +100,9 @@ class SSEStream:
         """See :meth:`ISubscriber.write`."""
         if self._first:
             data, self._first = self._first + data, b""
+        if self._slow and silent(self._transport) > self._peer_timeout:
+            self._transport.abortConnection()
+            return
         self._request.write(data)
 
     def finish(self) -> None:
@@ -129,9 +134,10 @@ class SSEStream:
         """It has more than it can send; said again at every write while it has."""
         if not self._full:
             self._full = True
-            # Linux takes a living peer that has no room for a lost one. While it has none,
-            # it is our time that counts.
-            patience(self._transport, self._client_timeout + self._peer_timeout)
+            # Linux takes a living peer that has no room for a lost one, and goes on to do
+            # so when it has some again. From now on it is our clock that counts.
+            patience(self._transport, math.inf)
+            self._slow = True
             self._wait()
         if self._subscription is not None:
             self._subscription.pause()
@@ -139,7 +145,6 @@ class SSEStream:
     def resumeProducing(self) -> None:
         """It has sent all."""
         self._full = False
-        patience(self._transport, self._peer_timeout)
         self._stop_waiting()
         if self._subscription is not None:
             self._subscription.resume()

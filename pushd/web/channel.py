@@ -8,6 +8,7 @@ answer waits for its reader. What a request asks for is none of its business.
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from twisted.web.http_headers import Headers
 
 from pushd.config import Server
 from pushd.errors import ClientError
-from pushd.peer import taken
+from pushd.peer import patience, taken
 from pushd.web.problem import problem
 
 log = Logger()
@@ -175,7 +176,10 @@ class PushChannel(HTTPChannel):
         super().requestDone(request)
 
     def pauseProducing(self) -> None:
-        self._full = True
+        if not self._full:
+            self._full = True
+            # Linux takes a living peer that has no room for a lost one.
+            patience(self.transport, math.inf)
         super().pauseProducing()
 
     def resumeProducing(self) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Protocol
 from twisted.web import http
 from twisted.web.http import HTTPChannel, combinedLogFormatter
 from twisted.web.iweb import IAccessLogFormatter, IRequest
@@ -141,6 +142,13 @@ def discreet_log_formatter(timestamp: str, request: IRequest) -> str:
     return line
 
 
+class _Refused(Protocol):
+    """A connection for which there is no room."""
+
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()  # type: ignore[union-attr]  # there is one now
+
+
 class PushSite(Site):
     """Speaks HTTP/1.1 and nothing else, whatever is installed."""
 
@@ -153,9 +161,10 @@ class PushSite(Site):
         self._admission = admission
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Called for each connection; None closes it."""
+        """Called for each connection."""
         if self._admission is not None and addr is not None and not self._admission.connected(addr):
-            return None
+            # None would close it too, but not beneath TLS or the PROXY protocol.
+            return _Refused()
         channel = super().buildProtocol(addr)
         channel.address = addr
         return channel

@@ -12,7 +12,7 @@ import gzip
 import itertools
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from upstream import Request, Script, Step, answer, chunk, close, reset, zeros
 
@@ -281,7 +281,3 @@ def status_ailments() -> dict[str, Ailment]:
     found["nonsense -1"] = ill(r"The source answered -1\.", answer(BODY, "-1 Oops"))
     del found["status 410"]  # It ends the topic, which is for good.
     return found
-
-
-def everything() -> dict[str, Any]:
-    return {**AILMENTS, **status_ailments()}

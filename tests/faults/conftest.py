@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from faults.tracebacks import none_logged
+from hypothesis import settings
+
+settings.register_profile("soak", max_examples=100_000)
 
 
 @pytest.fixture(scope="module", autouse=True)

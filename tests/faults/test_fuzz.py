@@ -54,6 +54,9 @@ CONFIG = """
     timeout = 1.0
 """
 
+EXAMPLES = 600
+"""For each test; some five seconds. The profile "soak" (see conftest.py) has more."""
+
 LONGEST_WAIT = 100
 """Seconds within which everything is answered or hung up on; most of it at once."""
 
@@ -336,9 +339,8 @@ def noises(draw: st.DrawFn) -> list[bytes]:
     return [bytes(data[a:b]) for a, b in pairwise(places) if a < b]
 
 
-settings.register_profile("soak", max_examples=100_000)
 fuzz = settings(
-    max_examples=settings().max_examples if settings().max_examples > 1000 else 700,
+    max_examples=max(EXAMPLES, settings().max_examples),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -141,7 +141,10 @@ class Patient:
     def _told_wrongly(self, stream: Stream) -> str | None:
         says = self.ailment.says
         if says is None:
-            return f"told without need: {stream.reasons}" if stream.reasons else None
+            # Its document, and not what was behind it.
+            return (
+                None if (stream.reasons, stream.version) == ([], -1) else f"told {stream.reasons}"
+            )
         if len(stream.reasons) != 1 or not re.fullmatch(says, stream.reasons[0] or ""):
             return f"told {stream.reasons}"
         return None if stream.version == 1 else f"lost its document for {stream.document}"

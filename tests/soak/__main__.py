@@ -37,7 +37,9 @@ SELECTIONS = [
     ["small", "text", "items", "news1", "news2"],
     [*MESSAGE_TOPICS, "small"],
 ]
-TEMPERS: list[Temper] = [*["steady"] * 4, *["dropping"] * 3, "slow", "slow", "vanishing"]
+TEMPERS: dict[Temper, int] = {"steady": 4, "dropping": 3, "slow": 2, "vanishing": 1}
+"""And how many in ten have them."""
+
 MESSAGES_PER_SECOND = 8
 """To each topic."""
 
@@ -69,7 +71,7 @@ class Soak:
             Reader(
                 self.pushd.port,
                 SELECTIONS[n % len(SELECTIONS)],
-                random.choice(TEMPERS),
+                random.choices(list(TEMPERS), list(TEMPERS.values()))[0],
                 self.publishers,
                 self.tally,
             )

@@ -15,7 +15,6 @@ from itertools import count
 from faults.rudeness import RUDENESS, Place
 
 AT_A_TIME = 4
-TOO_DEAR = {"requests that nobody reads the answers to", "a flood behind a stream"}
 
 
 def main(port: int) -> None:
@@ -23,7 +22,7 @@ def main(port: int) -> None:
     times = count()
     place = Place(("127.0.0.1", port), "/topics/news0", "/topics/large", "/topics/rude")
     place = place._replace(publish=f"{place.publish}?access_token=secret")
-    names = sorted(set(RUDENESS) - TOO_DEAR)
+    names = list(RUDENESS)
 
     def be_rude() -> None:
         while not over.wait(random.random() / 5):
