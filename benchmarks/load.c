@@ -9,8 +9,11 @@
  * answered with one JSON object on stdout when it has been obeyed. Times are ms:
  *
  *     open COUNT PER_SECOND PENDING   connect until so many are there, at most PENDING unanswered
- *     publish TIME BATCH EVERY_US WAIT   at each round BATCH events; with WAIT = 1 a round
- *                                     begins only when all clients have all of the last
+ *     publish TIME BATCH EVERY_US PID    at each round BATCH events; a round begins only when
+ *                                     all clients have all of the last. If there is a PID,
+ *                                     that process is stopped while the events are sent,
+ *                                     each on a connection of its own, and so finds them
+ *                                     all at once, as if it had been busy meanwhile
  *     watch TIME                      read, and count
  *     storm PER_SECOND EVERY_US AWAY AFTER   publish; drop all clients; AWAY later they
  *                                     return with their last ids; go on for AFTER
@@ -34,7 +37,7 @@
 #include <unistd.h>
 
 enum { CLIENTS = 65536, HEADS = 4096, PUBLISHERS = 64, BODY = 100, READ = 1 << 18 };
-enum { STDIN = CLIENTS, PUBLISHER };
+enum { STDIN = CLIENTS, PUBLISHER }; /* and the publishers after it */
 #define MS 1000000ull
 #define SECOND 1000000000ull
 #define PATIENCE (10 * SECOND) /* for what is still to come at the end of a command */
@@ -56,7 +59,7 @@ static int open_now, pending, opened;    /* opened: how many of the clients were
 static uint64_t events, numbered, lost, doubled, failed, dropped, bytes, refused, answered;
 static uint64_t number, awaited, round_began; /* the newest published; deliveries yet to come */
 static uint64_t owing, resumed_at, published;
-static int batch, publisher;
+static int batch, publishers[PUBLISHERS], publisher_count;
 
 static uint64_t clock_ns(void) {
     struct timespec now;
@@ -213,25 +216,36 @@ static int add_event(char *to) {
     return sprintf(to, "%s\r\n%s", publish_head, body);
 }
 
-/* One send(): a server that reads it all at once has all events in one turn. */
-static void publish_round(uint64_t now) {
-    static char posts[1 << 17];
-    int n = 0;
-    round_began = now;
-    for (int i = 0; i < batch; i++)
-        n += add_event(posts + n);
-    published += batch;
-    awaited = (uint64_t)open_now * batch;
-    if (send(publisher, posts, n, MSG_NOSIGNAL) != n) {
+static void send_event(int publisher) {
+    char post[READ / 16];
+    int n = add_event(post);
+    if (send(publisher, post, n, MSG_NOSIGNAL) != n) {
         perror("load: publish");
         exit(1);
     }
 }
 
-static void publisher_event(void) {
+static void stop(int pid) {
+    kill(pid, SIGSTOP);
+    usleep(1000); /* until it has: it may be running on another core */
+}
+
+static void publish_round(int pid) {
+    if (pid)
+        stop(pid);
+    round_began = clock_ns();
+    published += batch;
+    awaited = (uint64_t)open_now * batch;
+    for (int i = 0; i < batch; i++)
+        send_event(publishers[i]);
+    if (pid)
+        kill(pid, SIGCONT);
+}
+
+static void publisher_event(int publisher) {
     ssize_t n = recv(publisher, buffer, READ - 1, MSG_DONTWAIT);
     if (n == 0) {
-        fprintf(stderr, "load: the server closed the publisher's connection\n");
+        fprintf(stderr, "load: the server closed a publisher's connection\n");
         exit(1);
     }
     if (n < 0)
@@ -241,6 +255,17 @@ static void publisher_event(void) {
         answered++;
         if (at[9] != '2' && refused++ == 0)
             fprintf(stderr, "load: publishing was answered %.60s\n", at);
+    }
+}
+
+static void add_publishers(int count) {
+    while (publisher_count < count) {
+        int fd = publishers[publisher_count] = connected_socket(INADDR_LOOPBACK, 0);
+        if (fd < 0)
+            exit(1);
+        epoll_ctl(epoll, EPOLL_CTL_ADD, fd,
+                  &(struct epoll_event){.events = EPOLLIN,
+                                        .data.u64 = PUBLISHER + publisher_count++});
     }
 }
 
@@ -255,8 +280,8 @@ static void turn(uint64_t until) {
     for (int i = 0; i < n; i++) {
         if (found[i].data.u64 < CLIENTS)
             client_event(&clients[found[i].data.u64], found[i].events);
-        else if (found[i].data.u64 == PUBLISHER)
-            publisher_event();
+        else if (found[i].data.u64 >= PUBLISHER)
+            publisher_event(publishers[found[i].data.u64 - PUBLISHER]);
         else
             ended = 1;
     }
@@ -302,15 +327,16 @@ static void settle(void) {
     awaited = 0;
 }
 
-static void publish(uint64_t time, int size, uint64_t every, int wait) {
+static void publish(uint64_t time, int size, uint64_t every, int pid) {
     uint64_t now = clock_ns(), until = now + time, next = now;
     batch = size;
+    add_publishers(size);
     while (now < until) {
-        if (now >= next && (!wait || awaited == 0)) {
-            publish_round(now);
+        if (now >= next && awaited == 0) {
+            publish_round(pid);
             next = next + every > now ? next + every : now;
         }
-        turn(sooner(until, wait && awaited ? until : next));
+        turn(sooner(until, awaited ? until : next));
         now = clock_ns();
         progress("publishing", now);
     }
@@ -335,7 +361,7 @@ static void leave_all(void) {
 
 static void publish_due(uint64_t *next, uint64_t every, uint64_t now) {
     if (now >= *next) {
-        publish_round(now);
+        publish_round(0);
         *next += every;
     }
 }
@@ -352,6 +378,7 @@ static uint64_t storm(uint64_t rate, uint64_t every, uint64_t away, uint64_t aft
     int count = opened;
     uint64_t now = clock_ns(), next = now, back = now + away, began = 0;
     batch = 1;
+    add_publishers(1);
     leave_all();
     resumed_at = 0;
     for (owing = 0; owing < (uint64_t)count; owing++)
@@ -399,7 +426,7 @@ static void answer(uint64_t began, uint64_t cpu, uint64_t resumed) {
            "\"published\": %lu, \"answered\": %lu, \"refused\": %lu, \"unresumed\": %lu, "
            "\"resumed\": %.4f, \"seconds\": %.4f, \"cpu\": %.4f, ",
            open_now, failed, dropped, events, numbered, lost, doubled,
-           publisher ? behind() : 0, bytes, published, answered, refused, owing, resumed / 1e9,
+           publisher_count ? behind() : 0, bytes, published, answered, refused, owing, resumed / 1e9,
            seconds, used);
     histogram_print(&latency, "latency");
     printf(", ");
@@ -451,11 +478,6 @@ static void read_publish_head(const char *path) {
     if (!file || getdelim(&publish_head, &size, 0, file) < 0)
         exit(2);
     fclose(file);
-    publisher = connected_socket(INADDR_LOOPBACK, 0);
-    if (publisher < 0)
-        exit(1);
-    epoll_ctl(epoll, EPOLL_CTL_ADD, publisher,
-              &(struct epoll_event){.events = EPOLLIN, .data.u64 = PUBLISHER});
 }
 
 int main(int argc, char **argv) {

@@ -52,12 +52,18 @@ class Load:
             raise RuntimeError(f"{answer['clients']} of {clients} clients got in: {answer}")
         return answer
 
-    def publish(self, seconds: float, batch: int = 1, per_second: float = 50.0) -> Answer:
+    def publish(
+        self, seconds: float, per_second: float = 50.0, batch: int = 1, stopped: int = 0
+    ) -> Answer:
         """
-        Rounds of `batch` events, as many a second at most; a round begins when all
-        clients have the one before.
+        Rounds of `batch` events, `per_second` at most; a round begins when all clients
+        have the one before.
+
+        :param stopped: the process that is stopped while a batch is sent, so that it
+            finds all of it at once.
         """
-        return self._ask(f"publish {round(seconds * 1000)} {batch} {round(1e6 / per_second)} 1")
+        every = round(1e6 / per_second)
+        return self._ask(f"publish {round(seconds * 1000)} {batch} {every} {stopped}")
 
     def watch(self, seconds: float) -> Answer:
         """Read what others make the server send."""

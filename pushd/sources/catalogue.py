@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -131,10 +132,11 @@ class Catalogue:
         Those that have ended are among them: who reads them together with others
         is told when they come back.
 
-        :raises ClientError: as :meth:`topic`.
+        :raises ClientError: as :meth:`topic`; 400, a source may not have so many at a time.
         """
 
         async def all_of(directory: Directory) -> list[Topic]:
+            _check_number(directory, names)
             return [await self._topic(directory, name, given) for name in names]
 
         for _ in range(3):
@@ -329,6 +331,18 @@ def _ended(name: str) -> Topic:
     topic = DocumentTopic(name, 0)
     topic.ended = True
     return topic
+
+
+def _check_number(directory: Directory, names: Sequence[str]) -> None:
+    """Raises ClientError for more topics of one source than there can be: to wait is in vain."""
+    if len(names) == 1:
+        return
+    owners = [owner[0] for name in names if (owner := directory.owner(name)) is not None]
+    for template, number in Counter(source.topic for source in owners).items():
+        if number > directory.sources[template].max_topics:
+            most = directory.sources[template].max_topics
+            detail = f"There are at most {most} topics like {template!r} at a time (max_topics)."
+            raise ClientError(400, detail, parameter="topic")
 
 
 def _too_many() -> BusyError:
