@@ -1,10 +1,13 @@
 # make run    sets up and runs the demo: http://127.0.0.1:8080/
 # make test   sets up and passes all checks
 # make soak   sets up and runs load, faults, reloads and restarts together
+# make bench  sets up and measures pushd beside others, for half an hour;
+#             make bench-quick takes two minutes
 #
 # All make a virtual environment in .venv. PYTHON, PORT and SECONDS can be chosen:
 #   make run PYTHON=python3.13 PORT=9000
 #   make soak SECONDS=3600
+#   make bench BENCH="fanout --peers pushd,c --runs 1"
 
 PYTHON ?= python3
 PORT ?= 8080
@@ -13,7 +16,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types floors tests soak system format clean
+.PHONY: help run test check lint types floors tests soak bench bench-quick system format clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -47,6 +50,12 @@ format: $(VENV)/.develops
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.benches
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-quick: $(VENV)/.benches
+	$(BIN)/python -m benchmarks --quick $(BENCH)
+
 # What the tests need that pip cannot install: a browser, an upstream, clients.
 system:
 	@sh tests/system.sh
@@ -69,5 +78,12 @@ $(VENV)/.develops: $(VENV)/bin/python setup.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(VENV)/.runs $@
 
+$(VENV)/.benches: $(VENV)/bin/python setup.cfg pyproject.toml
+	@command -v cc >/dev/null \
+	  || { echo "the benchmarks need a C compiler: apt-get install gcc libc6-dev"; exit 1; }
+	@echo "pushd: installing with what is measured beside it"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $(VENV)/.runs $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build benchmarks/build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

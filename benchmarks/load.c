@@ -15,7 +15,7 @@
  *                                     each on a connection of its own, and so finds them
  *                                     all at once, as if it had been busy meanwhile
  *     watch TIME                      read, and count
- *     storm PER_SECOND EVERY_US AWAY AFTER   publish; drop all clients; AWAY later they
+ *     storm PER_SECOND EVERY AWAY AFTER   publish; drop all clients; AWAY later they
  *                                     return with their last ids; go on for AFTER
  *     close                           drop all clients, and forget what they have
  *
@@ -54,7 +54,7 @@ struct client {
 static struct client clients[CLIENTS];
 static struct histogram latency, rounds;
 static char *heads[HEADS], *publish_head, buffer[READ];
-static int head_count, epoll, port, ended;
+static int head_count, epoll, port, ended, terminal;
 static int open_now, pending, opened;    /* opened: how many of the clients were begun with */
 static uint64_t events, numbered, lost, doubled, failed, dropped, bytes, refused, answered;
 static uint64_t number, awaited, round_began; /* the newest published; deliveries yet to come */
@@ -291,7 +291,7 @@ static uint64_t sooner(uint64_t one, uint64_t other) { return one < other ? one 
 
 static void progress(const char *what, uint64_t now) {
     static uint64_t told;
-    if (now - told > SECOND) {
+    if (terminal && now - told > SECOND) {
         told = now;
         fprintf(stderr, "\r  %s: %d open, %lu events, %lu lost, %lu doubled   ", what, open_now,
                 events, lost, doubled);
@@ -449,7 +449,7 @@ static void obey(const char *line) {
     else if (strcmp(word, "watch") == 0)
         watch(a * MS);
     else if (strcmp(word, "storm") == 0)
-        resumed = storm(a, b * 1000, c * MS, d * MS);
+        resumed = storm(a, b * MS, c * MS, d * MS);
     else if (strcmp(word, "close") == 0) {
         leave_all();
         memset(clients, 0, sizeof clients);
@@ -487,6 +487,7 @@ int main(int argc, char **argv) {
     }
     epoll = epoll_create1(0);
     port = atoi(argv[1]);
+    terminal = isatty(2);
     read_heads(argv[2]);
     if (argc > 3)
         read_publish_head(argv[3]);

@@ -44,12 +44,19 @@ def busy(seconds: float = 1.0) -> float:
     return (_working() - before) / seconds
 
 
+def wait_for_quiet(patience: float) -> float:
+    """Until others use little, or `patience` is over, in seconds; what they use then."""
+    until = time.monotonic() + patience
+    while (used := busy(0.5 if patience else 0.1)) > QUIET and time.monotonic() < until:
+        time.sleep(1.0)
+    return used
+
+
 def _working() -> float:
     """Seconds of all cores that were not idle; see proc(5), /proc/stat."""
-    user, nice, system, idle, iowait, *rest = map(
-        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-    )
-    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+    fields = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
+    del fields[3:5]  # idle, and waiting for a disk
+    return sum(fields) / os.sysconf("SC_CLK_TCK")
 
 
 def _first(path: str, key: str) -> str:

@@ -37,14 +37,14 @@ class Peer:
     :ivar title: what it is called in the table.
     :ivar read: the path of its stream.
     :ivar write: the path that is published to.
-    :ivar resumes: whether a client that comes back gets what it missed.
+    :ivar worker: which of its processes has the clients, the first or the last.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     read: ClassVar[str] = "/"
     write: ClassVar[str] = "/"
-    resumes: ClassVar[bool] = False
+    worker: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -77,7 +77,6 @@ class Pushd(Peer):
     name = "pushd"
     title = "pushd"
     read = write = "/topics/bench"
-    resumes = True
 
     def __init__(self, sources: str = "") -> None:
         super().__init__()
@@ -105,7 +104,7 @@ class Nchan(Peer):
     title = "nginx + nchan"
     read = "/read"
     write = "/write"
-    resumes = True
+    worker = -1
     module = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 
     def arguments(self, folder: Path) -> list[str]:

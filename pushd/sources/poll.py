@@ -332,8 +332,13 @@ def _cancelled(failure: Failure) -> None:
 
 
 def _header(answer: Answer, name: str) -> str:
-    """The values of a header, joined (RFC 9110, section 5.3); "" if there is none."""
-    return ", ".join(answer.headers.getRawHeaders(name, []))
+    """
+    The values of a header, joined (RFC 9110, section 5.3); "" if there is none.
+
+    An upstream may send any bytes. As strings, those that are no UTF-8 would be an error of ours.
+    """
+    values = answer.headers.getRawHeaders(name.encode(), [])
+    return b", ".join(values).decode(errors="replace")
 
 
 def _phrase(status: int) -> str:

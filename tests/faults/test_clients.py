@@ -38,8 +38,7 @@ CONFIG = """
     max_rate = 100000.0
     [sources.large]
     url = "URL"
-    every = 60.0
-    when = "always"
+    every = 600.0
 """
 """What has to be waited for is short."""
 

@@ -23,6 +23,7 @@ from faults.ailments import (
     JSON,
     MAX_BYTES,
     TIMEOUT,
+    TOO_LATE,
     Ailment,
     bomb,
     status_ailments,
@@ -124,7 +125,7 @@ class Patient:
         if self.ailment.says is None:
             await _heard(stream, lambda: self.asked > 2)
         else:
-            await _heard(stream, lambda: stream.reasons)
+            await _heard(stream, lambda: self._is_told(stream))
         if problem := self._told_wrongly(stream):
             return problem
         kept = await served.ask(f"/topics/{quote(self.topic)}", accept="application/json")
@@ -138,6 +139,10 @@ class Patient:
             return "was not told that all is well"
         return None if stream.connection.open else "the stream ended"
 
+    def _is_told(self, stream: Stream) -> bool:
+        reason = stream.reasons[-1] if stream.reasons else None
+        return reason is not None and re.fullmatch(self.ailment.says or "", reason) is not None
+
     def _told_wrongly(self, stream: Stream) -> str | None:
         says = self.ailment.says
         if says is None:
@@ -145,7 +150,8 @@ class Patient:
             return (
                 None if (stream.reasons, stream.version) == ([], -1) else f"told {stream.reasons}"
             )
-        if len(stream.reasons) != 1 or not re.fullmatch(says, stream.reasons[0] or ""):
+        # On a machine that is busy, it may have been too late before it was anything else.
+        if not self._is_told(stream) or set(stream.reasons[:-1]) - {TOO_LATE}:
             return f"told {stream.reasons}"
         return None if stream.version == 1 else f"lost its document for {stream.document}"
 
@@ -258,7 +264,7 @@ def answers() -> Round:
 
 @pytest.fixture(scope="module")
 def statuses() -> Round:
-    return _examined(status_ailments(), at_once=60)
+    return _examined(status_ailments(), at_once=50)
 
 
 @pytest.mark.parametrize("name", AILMENTS)

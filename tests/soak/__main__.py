@@ -212,7 +212,6 @@ class Soak:
                     "events delivered",
                     "statuses told",
                     "reconnects",
-                    "requests without an answer",
                     "topics that had ended",
                 )
             ),

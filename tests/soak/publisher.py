@@ -95,7 +95,7 @@ class Publisher:
         if impatient.active():
             impatient.cancel()
         if answer.status is None or not answer.whole:
-            self._tally.count("requests without an answer")
+            self._tally.wrong("requests without an answer", f"{self.topic}: {said}")
             return None
         if answer.status not in (201, 503):
             self._tally.wrong("answers that are wrong", f"{answer.status} {answer.body!r}")

@@ -107,12 +107,18 @@ class Messages:
 
 
 class Stream(Response):
-    """One connection of a reader."""
+    """
+    One connection of a reader.
+
+    :ivar left: whether it was the reader who left, in whatever state it was.
+    """
 
     def __init__(self, reader: Reader, request: bytes) -> None:
         super().__init__(request)
         self.reader = reader
         self._drop_at = random.randrange(20_000) if reader.temper == "dropping" else None
+        self._dropped = False
+        self.left = False
 
     def answered(self) -> None:
         if self.status == 200:
@@ -120,15 +126,26 @@ class Stream(Response):
             self.rest()
 
     def received(self, data: bytes) -> None:
-        if self.status != 200:
+        if self.status != 200 or self._dropped:
             return
         if self._drop_at is not None and not self.reader.over:
             self._drop_at -= len(data)
             if self._drop_at < 0:
                 # In the middle of whatever it is.
                 data = data[: len(data) + self._drop_at]
+                self._dropped = True
                 self.transport.abortConnection()
         self.reader.receive(data)
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        if self.left:
+            self.transport.abortConnection()
+
+    def leave(self) -> None:
+        self.left = True
+        if self.transport is not None:
+            self.transport.abortConnection()
 
     def rest(self) -> None:
         """Some are slow, and some don't read on at all."""
@@ -205,8 +222,10 @@ class Reader:
 
     def _judge(self, stream: Stream) -> None:
         """How a connection came to its end."""
-        if stream.status is None:
-            self._tally.count("requests without an answer")
+        if stream.status is None and not stream.left:
+            self._tally.wrong("requests without an answer", f"{self.topics}")
+        elif stream.status is None:
+            return
         elif stream.status in (204, 404) and self.topics == ["extra"]:
             # There is none just now. When it comes back, it is another.
             self._tally.count("topics that had ended")
@@ -263,8 +282,8 @@ class Reader:
     def hurry(self) -> None:
         """There is nothing more to come but what is on its way: take it as it comes."""
         was, self.temper = self.temper, "steady"
-        if was != "steady" and self._stream is not None and self._stream.transport is not None:
-            self._stream.transport.abortConnection()
+        if was != "steady" and self._stream is not None:
+            self._stream.leave()
 
     def complete(self, versions: dict[str, int]) -> bool:
         """Whether it has everything there is."""
@@ -275,8 +294,8 @@ class Reader:
     def end(self, versions: dict[str, int]) -> None:
         """Leave, and say what is missing."""
         self.over = True
-        if self._stream is not None and self._stream.transport is not None:
-            self._stream.transport.abortConnection()
+        if self._stream is not None:
+            self._stream.leave()
         for known in self.messages.values():
             known.end()
         for topic, built in self.built.items():

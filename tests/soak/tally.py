@@ -11,6 +11,7 @@ MUST_BE_ZERO = (
     "documents that are not the newest",
     "answers that are wrong",
     "connections refused",
+    "requests without an answer",
     "restarts that went wrong",
     "tracebacks in the log",
     "memory that grew",

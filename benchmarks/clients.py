@@ -1,0 +1,48 @@
+"""Clients that come and stay: what one costs to let in, and to keep."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.benchmark import GENERATOR, Benchmark, Figures, Measure, Meter, Scale, share
+from benchmarks.load import load
+from benchmarks.peers import PEERS
+
+WARM_UP = 200
+"""Clients that come and go before, so that what is made once has been made."""
+
+
+class Clients(Benchmark):
+    """
+    Clients with a browser's headers connect, 1,000 a second, and get the first bytes.
+    Then they stay, and nothing happens.
+    """
+
+    name = "clients"
+    peers = ("pushd", "c", "nchan", "plain", "klein", "klein-resource", "starlette")
+    few = ("pushd", "nchan", "klein", "starlette")
+    full = Scale(10_000, 2.0)
+    quick = Scale(2000, 0.5)
+    measures = {  # noqa: RUF012  # read only
+        "connect": Measure("CPU per connect", "us", most=110.0),
+        "memory": Measure("memory per idle client", "KB", most=8.0),
+        "generator": GENERATOR,
+    }
+
+    def run(self, peer: str, scale: Scale) -> Figures:
+        """See :meth:`Benchmark.run`."""
+        server = PEERS[peer]()
+        with server.running() as process, load(server.port, [server.read]) as load_:
+            load_.open(WARM_UP)
+            load_.close()
+            time.sleep(scale.seconds)
+            memory = process.memory()
+            meter = Meter(process, scale.warm_up)
+            answer = load_.open(scale.clients)
+            connect = meter.used() / scale.clients * 1e6
+            time.sleep(scale.seconds)
+            return {
+                "connect": connect,
+                "memory": (process.memory() - memory) / scale.clients / 1000,
+                "generator": share(answer) * 100,
+            }
