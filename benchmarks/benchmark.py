@@ -87,11 +87,14 @@ class Meter:
 
 def faults(answer: Answer) -> Figures:
     """What must not be, in a generator's answer."""
-    lost = answer["lost"] + answer["dropped"] + answer["refused"] + answer["failed"]
-    if answer["behind"] > 0:
-        # They did not get the last event, or more: one each at least.
-        lost += answer["behind"]
-    return {"lost": lost, "doubled": answer["doubled"]}
+    cut_off = answer["dropped"] + answer["refused"] + answer["failed"]
+    return {
+        "lost": answer["lost"],
+        "doubled": answer["doubled"],
+        # Ten seconds after the last was published.
+        "missing": answer["behind"],
+        "failed": cut_off,
+    }
 
 
 def share(answer: Answer) -> float:
@@ -101,4 +104,7 @@ def share(answer: Answer) -> float:
 
 LOST = Measure("events lost", "", most=0)
 DOUBLED = Measure("events doubled", "", most=0)
+MISSING = Measure("clients without the last event after 10 s", "", most=0)
+FAILED = Measure("connections refused or lost", "", most=0)
+FAULTS = {"lost": LOST, "doubled": DOUBLED, "missing": MISSING, "failed": FAILED}
 GENERATOR = Measure("load generator's share of its core", "%")

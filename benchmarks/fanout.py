@@ -6,9 +6,8 @@ import re
 import urllib.request
 
 from benchmarks.benchmark import (
-    DOUBLED,
+    FAULTS,
     GENERATOR,
-    LOST,
     Benchmark,
     Figures,
     Measure,
@@ -45,8 +44,7 @@ class FanOut(Benchmark):
         "last": Measure("an event's last delivery, median", "ms"),
         "turn": Measure("events that fell into one turn", "", least=9.5),
         "generator": GENERATOR,
-        "lost": LOST,
-        "doubled": DOUBLED,
+        **FAULTS,
     }
 
     def run(self, peer: str, scale: Scale) -> Figures:
@@ -57,7 +55,7 @@ class FanOut(Benchmark):
             load_.publish(scale.warm_up)
             figures = self._single(process, load_, scale)
             batch = self._batch(server, process, load_, scale)
-            lost = {key: figures[key] + batch.pop(key) for key in ("lost", "doubled")}
+            lost = {key: figures[key] + batch.pop(key) for key in FAULTS}
             return figures | batch | lost
 
     def _single(self, process: Process, load_: Load, scale: Scale) -> Figures:
@@ -101,14 +99,13 @@ class Many(Benchmark):
     name = "many"
     peers = few = ("pushd", "c", "nchan")
     full = Scale(19_000, 20.0)
-    quick = Scale(3000, 3.0)
+    quick = Scale(2000, 2.0)
     measures = {  # noqa: RUF012  # read only
         "last": Measure("a broadcast's last delivery, median", "ms", times={"c": 1.5}),
         "slowest": Measure("the slowest one's", "ms"),
         "delivery": Measure("CPU per delivery", "us"),
         "generator": GENERATOR,
-        "lost": LOST,
-        "doubled": DOUBLED,
+        **FAULTS,
     }
 
     def run(self, peer: str, scale: Scale) -> Figures:

@@ -59,7 +59,7 @@ class Process:
         while not _listens(port):
             if self._popen.poll() is not None or time.monotonic() > until:
                 said = self.output.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"{self._popen.args} does not listen: {said}")
+                raise RuntimeError(f"{self._popen.args!r} does not listen: {said}")
             time.sleep(0.05)
 
     def end(self) -> None:

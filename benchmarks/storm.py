@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.benchmark import (
-    DOUBLED,
+    FAULTS,
     GENERATOR,
-    LOST,
     Benchmark,
     Figures,
     Measure,
@@ -16,7 +15,7 @@ from benchmarks.benchmark import (
 from benchmarks.load import load
 from benchmarks.peers import PEERS
 
-EVERY = 0.25
+EVERY = 0.5
 """Seconds between two events, all the time."""
 
 AWAY = 1.0
@@ -37,8 +36,7 @@ class Storm(Benchmark):
         "resumed": Measure("from the first return until all are resumed", "s", most=3.0),
         "cpu": Measure("CPU per client that drops and returns", "us"),
         "generator": GENERATOR,
-        "lost": LOST,
-        "doubled": DOUBLED,
+        **FAULTS,
     }
 
     def run(self, peer: str, scale: Scale) -> Figures:

@@ -11,6 +11,9 @@ from benchmarks.peers import PEERS
 BESIDE = ("c", "nchan", "plain")
 """Who the others are compared to."""
 
+COMPARED = ("us", "ms", "s", "KB")
+"""Units of what costs something: less is better."""
+
 HEADER = ("", "", "median (spread)", "x C", "x nchan", "x plain", "wanted")
 
 Runs = Mapping[str, Sequence[Figures]]
@@ -51,7 +54,8 @@ def _rows(key: str, measure: Measure, runs: Runs) -> Iterator[tuple[str, ...]]:
         values = _values(key, runs, peer)
         if not values:
             continue
-        ratios = [_ratio(key, runs, peer, other) for other in BESIDE]
+        compared = measure.unit in COMPARED
+        ratios = [_ratio(key, runs, peer, other) if compared else "" for other in BESIDE]
         wishes = _wishes(key, measure, runs) if peer == "pushd" else []
         wanted = ", ".join(f"{wish}: {'yes' if so else 'NO'}" for wish, so in wishes)
         name = PEERS[peer].title if peer in PEERS else peer

@@ -9,7 +9,7 @@ each a JSON document of 50 KB that is polled every 500 ms and of which each poll
 from __future__ import annotations
 
 from benchmarks import build
-from benchmarks.benchmark import DOUBLED, Benchmark, Figures, Measure, Scale, faults, share
+from benchmarks.benchmark import FAULTS, Benchmark, Figures, Measure, Scale, faults, share
 from benchmarks.load import load
 from benchmarks.peers import Pushd
 from benchmarks.process import free_port, running
@@ -46,8 +46,7 @@ class Users(Benchmark):
         "megabytes": Measure("sent", "MB/s"),
         "cpu": Measure("pushd's CPU, all processes", "cores"),
         "generator": Measure("load generator's share of a core", "%"),
-        "lost": Measure("events lost", "", most=0),
-        "doubled": DOUBLED,
+        **FAULTS,
         "verified": Measure("documents rebuilt from patches and verified", ""),
         "wrong": Measure("of those, wrong", "", most=0),
     }

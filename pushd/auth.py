@@ -49,10 +49,7 @@ class Tokens:
         """
         if not self._tokens:
             raise ClientError(403, "Publishing is off: the configuration has no publish.tokens.")
-        scheme, _, token = (authorization or "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else access_token or ""
-        # All are compared, so that the time does not tell which one was near.
-        found = [compare_digest(given.encode(errors="replace"), token) for token in self._tokens]
+        found = self._compared(authorization, access_token)
         if not any(found):
             raise ClientError(
                 401,
@@ -60,6 +57,16 @@ class Tokens:
                 headers={"WWW-Authenticate": 'Bearer realm="pushd"'},
             )
         self._charge(found.index(True))
+
+    def known(self, authorization: str | None, access_token: str | None) -> bool:
+        """Whether it is a good one, whether it is used up or not. Charges nothing."""
+        return any(self._compared(authorization, access_token))
+
+    def _compared(self, authorization: str | None, access_token: str | None) -> list[bool]:
+        scheme, _, token = (authorization or "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else access_token or ""
+        # All are compared, so that the time does not tell which one was near.
+        return [compare_digest(given.encode(errors="replace"), token) for token in self._tokens]
 
     def _charge(self, index: int) -> None:
         """Raises ClientError, if the token was used up."""

@@ -51,6 +51,7 @@ class Feeds:
     All feeds of a hub; each lives as long as somebody reads it.
 
     :param heartbeat: seconds of quiet after which a feed says that it lives.
+    :ivar closed: whether streams end as soon as they have been given what there is.
     """
 
     def __init__(self, hub: IHub, clock: IReactorTime, heartbeat: float, metrics: Metrics) -> None:
@@ -58,6 +59,7 @@ class Feeds:
         self.clock = clock
         self.heartbeat = heartbeat
         self.metrics = metrics
+        self.closed = False
         self._feeds: dict[tuple[tuple[str, ...], str], Feed] = {}
 
     def subscribe(
@@ -102,7 +104,8 @@ class Feeds:
             await deferLater(self.clock, LEAVING_STEP)
 
     def close(self) -> None:
-        """End all streams; what was offered to them is sent."""
+        """End all streams; what was offered to them is sent. Those that come later end at once."""
+        self.closed = True
         for feed in tuple(self._feeds.values()):
             feed.flush()
             for member in tuple(feed.members):

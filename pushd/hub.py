@@ -228,7 +228,9 @@ class Hub:
         self._sources[topic.key] = source, linger
         if topic in self._watchers:
             before.unwatched()
-            source.watched()
+            # Who waited for its answer may have been the last to watch.
+            if topic in self._watchers:
+                source.watched()
         elif topic.key in self._lingering:
             self._lingering.pop(topic.key).cancel()
             self._linger(topic)

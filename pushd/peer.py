@@ -18,6 +18,7 @@ from typing import Any
 from twisted.internet.interfaces import ISystemHandle
 from twisted.protocols.policies import ProtocolWrapper
 
+_PROBES = 3
 _UNACKED = 24
 _LAST_ACK = 56
 _ACKED = 120
@@ -74,6 +75,14 @@ def patience(transport: Any, seconds: float) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
+def impatient(transport: Any) -> bool:
+    """Whether the system gives up, for itself, a peer that acknowledges nothing."""
+    connection = _socket(transport)
+    if sys.platform != "linux" or connection is None:
+        return True
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
+
+
 def taken(transport: Any) -> int | None:
     """
     How many bytes the peer's system has acknowledged since the connection began;
@@ -94,15 +103,15 @@ def silent(transport: Any) -> float:
     For how many seconds the peer has acknowledged nothing, while there is
     something for it to acknowledge; 0 where nobody can tell.
 
-    A peer that has no room is sent nothing that it could acknowledge, and is not
-    silent. Behind a quiet time it is that time that is told, until the peer answers.
+    A peer that has no room is asked now and then whether it has some; it is silent
+    if it does not answer. Behind a quiet time it is that time that is told, until the peer answers.
     """
     info = _info(transport)
     if info is None:
         return 0.0
     (unacknowledged,) = struct.unpack_from("=I", info, _UNACKED)
     (milliseconds,) = struct.unpack_from("=I", info, _LAST_ACK)
-    return milliseconds / 1000 if unacknowledged else 0.0
+    return milliseconds / 1000 if unacknowledged or info[_PROBES] else 0.0
 
 
 def _info(transport: Any) -> bytes | None:

@@ -10,18 +10,14 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from msgspec.structs import replace
 from twisted.application.service import Service
 from twisted.internet.defer import (
-    CancelledError,
     Deferred,
     DeferredLock,
-    TimeoutError,
-    maybeDeferred,
 )
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
@@ -31,6 +27,7 @@ from twisted.python.failure import Failure
 from pushd import __version__, config, demo, descriptors, listening, signals
 from pushd.auth import Tokens
 from pushd.config import Config, Source
+from pushd.ending import Ending
 from pushd.errors import ConfigError
 from pushd.feed import Feeds
 from pushd.history.memory import MemoryHistory
@@ -42,7 +39,7 @@ from pushd.metrics import Metrics
 from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue, check_expressions
 from pushd.sources.connection import trust_root
-from pushd.sources.fetch import Fetcher
+from pushd.sources.fetchers import Fetchers
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
 from pushd.systemd import Notifier
@@ -55,15 +52,6 @@ from pushd.web.publishing import Publishing
 from pushd.web.reading import Reading
 from pushd.web.root import Root
 from pushd.web.site import PushSite, make_site
-
-DRAIN_SHARE = 0.7
-"""The part of the time for ending that clients may take; the rest is for what comes after."""
-
-REQUEST_SECONDS = 0.5
-"""How long a connection may take to send its request, when it was the last to be accepted."""
-
-LEAST_SECONDS = 0.5
-"""What each part of ending may take, however little time is left."""
 
 
 class Options(usage.Options):
@@ -165,12 +153,10 @@ class Daemon(Service):
         self._path = path
         self._upstream = upstream
         self._reloading = DeferredLock()
-        self._draining: Deferred[None] | None = None
+        self._is_ending = False
         self._notifier = Notifier(reactor, os.environ)
         self._worker = Worker(reactor)
-        self._fetchers: dict[str | None, Fetcher] = {}
-        # Before anything is given away: an unreadable ca_file ends the start.
-        self._fetchers.update(self._missing_fetchers(settings))
+        self._fetchers = Fetchers(reactor, settings.sources.values())
         self._listening = False
         history = MemoryHistory(settings.history, time.time)
         self.metrics = Metrics()
@@ -188,6 +174,7 @@ class Daemon(Service):
             settings.server.trusted_proxies,
         )
         self._site = self._make_site()
+        self._ending = Ending(reactor, settings.server, self.feeds, self._site)
 
     def privilegedStartService(self) -> None:
         """Listen, while ports below 1024 are still allowed."""
@@ -203,7 +190,7 @@ class Daemon(Service):
         """Whatever opens takes its time; if it fails then, it ends the daemon all the same."""
         if failures:
             self._say_why(failures[0])
-            self._reactor.stop()
+            self.end()
         elif self.running:
             self._begin()
 
@@ -268,8 +255,7 @@ class Daemon(Service):
             if self._path is None:
                 raise ConfigError("there is no configuration file")
             settings = read(self._path)
-            # Before anything is changed: an unreadable ca_file changes nothing.
-            self._fetchers.update(self._missing_fetchers(settings))
+            self._fetchers.reload(settings.sources.values())
             self._listener.reload()
         except ConfigError as error:
             self.log.error("not reloaded, pushd goes on as before: {error}", error=str(error))
@@ -279,91 +265,53 @@ class Daemon(Service):
             self._notifier.reloaded()
 
     async def _take_over(self, settings: Config) -> None:
-        changes = self.catalogue.replace(settings)
+        used = self._settings
+        # The topics are the catalogue's, like the sources; all else is as it was at the start.
+        self._settings = replace(
+            used,
+            sources=settings.sources,
+            publish=replace(used.publish, topics=settings.publish.topics),
+        )
+        changes = self.catalogue.replace(self._settings)
         await self._always.follow()
-        await self._close_fetchers({source.ca_file for source in settings.sources.values()})
-        before, self._settings = self._settings, settings
+        await self._fetchers.keep(settings.sources.values())
         self.log.info(
             "reloaded: sources added {added}, removed {removed}, changed {changed}",
             added=changes.added,
             removed=changes.removed,
             changed=changes.changed,
         )
-        for name, was, now in (
-            ("server", before.server, settings.server),
-            ("history", before.history, settings.history),
-            # The topics are the catalogue's, like the sources.
-            ("publish", replace(before.publish, topics=()), replace(settings.publish, topics=())),
-        ):
-            if was != now:
+        for name in ("server", "history", "publish"):
+            if getattr(self._settings, name) != getattr(settings, name):
                 self.log.warn("changes of [{name}] wait until pushd is started again", name=name)
-
-    def _missing_fetchers(self, settings: Config) -> dict[str | None, Fetcher]:
-        """One for each set of trusted authorities. Raises ConfigError."""
-        wanted = {source.ca_file for source in settings.sources.values()}
-        return {
-            ca_file: Fetcher(self._reactor, ca_file=ca_file)
-            for ca_file in wanted - self._fetchers.keys()
-        }
 
     def end(self) -> None:
         """End the process; said twice, without taking time for it."""
-        if self.running:
+        if self._is_ending:
+            self._ending.hurry()
+        else:
+            self._is_ending = True
             self._reactor.stop()
-        elif self._draining is not None:
-            self._draining.cancel()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, send all clients away, stop polling, finish recording."""
         super().stopService()
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        """Each part is ended, whatever becomes of the others, and in time."""
-        until = self._reactor.seconds() + self._settings.server.drain
         self._notifier.stopping(self._settings.server.drain)
-        for what, stop in (
+        parts = (
             ("listening", self._stop_listening),
-            ("sending clients away", self._drain),
+            ("sending clients away", self._ending.drain),
             ("polling and recording", self.hub.close),
             ("the second process", self._worker.close),
-            ("connections to sources", self._close_fetchers),
+            ("connections to sources", self._fetchers.close),
             ("the demo", self._stop_upstream),
             ("telling the service manager", self._notifier.close),
-        ):
-            try:
-                left = max(LEAST_SECONDS, until - self._reactor.seconds())
-                await maybeDeferred(stop).addTimeout(left, self._reactor)
-            except Exception:
-                self.log.failure("stopping: {what} failed", what=what)
+        )
+        return Deferred.fromCoroutine(self._ending.run(parts))
 
     async def _stop_listening(self) -> None:
         self._always.stop()
         self._lag.stop()
         await self._listener.stop()
-
-    async def _drain(self) -> None:
-        """Send the readers of streams away, and let what else is asked be answered."""
-        seconds = DRAIN_SHARE * self._settings.server.drain
-        answered = Deferred.fromCoroutine(self._site.drain(self._reactor, REQUEST_SECONDS))
-        answered.addTimeout(max(LEAST_SECONDS, seconds), self._reactor)
-        self._draining = Deferred.fromCoroutine(self.feeds.drain(seconds, self._retry))
-        try:
-            await self._draining
-        except CancelledError:
-            # Said twice: nothing is waited for.
-            answered.cancel()
-        self.feeds.close()
-        with suppress(TimeoutError, CancelledError):
-            await answered
-
-    def _retry(self) -> float:
-        server = self._settings.server
-        return server.retry + server.retry_spread * random.random()
-
-    async def _close_fetchers(self, wanted: Collection[str | None] = ()) -> None:
-        for ca_file in [known for known in self._fetchers if known not in wanted]:
-            await self._fetchers.pop(ca_file).close()
 
     async def _stop_upstream(self) -> None:
         if self._upstream is not None:
@@ -389,7 +337,14 @@ class Daemon(Service):
             Pages("index.html" if self._upstream else None),
             Cors(server.cors_origins, lambda: catalogue.forwardable),
         )
-        return make_site(root.resource(), server, publish.max_body, self._reactor, self.admission)
+        return make_site(
+            root.resource(),
+            server,
+            publish.max_body,
+            self._reactor,
+            self.admission,
+            tokens.known,
+        )
 
     def _poller(
         self,
@@ -400,7 +355,7 @@ class Daemon(Service):
         forgotten: Callable[[], None],
         before: ISource | None,
     ) -> ISource:
-        fetcher = self._fetchers[source.ca_file]
+        fetcher = self._fetchers.of(source)
         return Poller(topic, source, url, headers, self._around, fetcher, forgotten, before)
 
 

@@ -8,7 +8,6 @@ transport's "enough" and "more".
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -21,7 +20,7 @@ from zope.interface import implementer
 from pushd import wire
 from pushd.feed import Feeds, Subscription
 from pushd.interfaces import ISubscriber
-from pushd.peer import patience, silent, taken
+from pushd.peer import impatient, silent, taken
 from pushd.topic import Topic
 from pushd.wire import WireFormat
 
@@ -34,6 +33,10 @@ HEADERS = {
 ``no-transform`` keeps compressing proxies from holding events back (RFC 9111,
 section 5.2.2.6); nginx takes the last one as its order not to buffer.
 """
+
+
+LOOKS = 5
+"""How often it is looked whether one who stands still takes anything, in the time that he has."""
 
 
 @implementer(IPushProducer, ISubscriber)
@@ -68,6 +71,7 @@ class SSEStream:
         self._full = False
         self._slow = False
         self._taken: int | None = None
+        self._until = 0.0
         self._waiting: IDelayedCall | None = None
         self._first = wire.sse_opening(retry, hello)
         self._subscription: Subscription | None = None
@@ -77,6 +81,8 @@ class SSEStream:
     ) -> None:
         """Subscribe; see :meth:`Feeds.subscribe`."""
         self._clock = feeds.clock
+        # It may have been so since an answer before this one.
+        self._slow = not impatient(self._transport)
         if self._hello:
             format = wire.HELLO[format.name]
         subscription = feeds.subscribe(topics, format, self, given)
@@ -84,6 +90,9 @@ class SSEStream:
         self._request.notifyFinish().addErrback(self._left, subscription)
         self._request.registerProducer(self, True)
         subscription.pull()
+        if feeds.closed and self._subscription is not None:
+            # It came on a connection that was accepted before, and has been told when to return.
+            subscription.cut("drained")
 
     def _left(self, reason: Failure, subscription: Subscription) -> None:
         """The connection is lost, however it was."""
@@ -134,9 +143,8 @@ class SSEStream:
         """It has more than it can send; said again at every write while it has."""
         if not self._full:
             self._full = True
-            # Linux takes a living peer that has no room for a lost one, and goes on to do
-            # so when it has some again. From now on it is our clock that counts.
-            patience(self._transport, math.inf)
+            # The channel has told the system to be patient, for good. From now on
+            # it is our clock that counts.
             self._slow = True
             self._wait()
         if self._subscription is not None:
@@ -157,13 +165,24 @@ class SSEStream:
     def _wait(self) -> None:
         if self._subscription is not None:
             self._taken = taken(self._transport)
-            self._waiting = self._clock.callLater(self._client_timeout, self._waited)
+            self._until = self._clock.seconds() + self._client_timeout
+            self._look_later()
 
-    def _waited(self) -> None:
-        """A slow reader may go on; one who took nothing may not."""
+    def _look_later(self) -> None:
+        """Several times: what was on its way when it stopped is taken a moment later."""
+        often = min(self._client_timeout, self._peer_timeout) / LOOKS
+        self._waiting = self._clock.callLater(often, self._look)
+
+    def _look(self) -> None:
+        """A slow reader may go on; one who takes nothing may not, nor one who is not there."""
         self._waiting = None
-        if self._taken is not None and taken(self._transport) != self._taken:
+        now = taken(self._transport)
+        if silent(self._transport) > self._peer_timeout:
+            self._transport.abortConnection()
+        elif now is not None and now != self._taken:
             self._wait()
+        elif self._clock.seconds() < self._until:
+            self._look_later()
         elif self._subscription is not None:
             self._subscription.cut("stalled")
 

@@ -90,7 +90,8 @@ class Reading:
             none of their sources would be given.
         """
         given = asked.headers(request, self._catalogue.forwardable)
-        topics = await self._catalogue.topics(names, given)
+        returning = Position.parse(asked.last_event_id(request) or "") is not None
+        topics = await self._catalogue.topics(names, given, returning=returning)
         named = asked.header_names(request)
         unwanted = named and named - self._catalogue.wanted(names)
         if unwanted:

@@ -7,15 +7,18 @@ an access log without secrets.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
 from twisted.web import http
 from twisted.web.http import HTTPChannel, combinedLogFormatter
 from twisted.web.iweb import IAccessLogFormatter, IRequest
@@ -28,8 +31,18 @@ from pushd.errors import ClientError
 from pushd.web.admission import Admission
 from pushd.web.channel import PushChannel, url_too_long
 
+Publishers = Callable[[str | None, str | None], bool]
+
 DROPPED = 16
 """How many times as long as it may be a body is read."""
+
+COMPLAIN_SECONDS = 60.0
+"""How often the log says that connections are refused."""
+
+LONGEST_SHOWN = 256
+"""How much the access log shows of what a client can make as long as it likes."""
+
+_log = Logger()
 
 _PROBES = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 
@@ -50,13 +63,17 @@ class PushRequest(Request):
     :cvar max_body: bytes that a body may have; more is read and dropped, so
         that a page, which hears no answer without its CORS headers, hears this one.
     :cvar max_url: bytes that its target may have.
+    :cvar publishers: knows, by its Authorization and ``access_token``, who may publish.
+        Bodies of others are read, for their answer's sake, and not kept.
     :ivar too_large: whether its body had more.
     """
 
     max_body = 1_048_576
     max_url = 8192
+    publishers: Publishers
     too_large = False
     _received = 0
+    _kept = True
 
     def gotLength(self, length: int | None) -> None:
         """Called when the headers are there. Within its bound, the body fits into memory."""
@@ -65,13 +82,30 @@ class PushRequest(Request):
         if length is not None and length > patient * self.max_body:
             raise self._too_large()
         self.content = BytesIO()
+        if length != 0:
+            self._kept = self._may_publish()
+
+    def _may_publish(self) -> bool:
+        # Private, and the only place where they are before the body has come.
+        if self.channel._command != b"POST":
+            return False
+        query = parse_qs(self.channel._path.partition(b"?")[2])
+        access_token = query.get(b"access_token", [None])[-1]
+        authorization = self.requestHeaders.getRawHeaders(b"Authorization", [None])[0]
+        return self.publishers(
+            *(
+                None if given is None else given.decode(errors="replace")
+                for given in (authorization, access_token)
+            )
+        )
 
     def handleContentChunk(self, data: bytes) -> None:
         """Called with each part of the body. Raises ClientError when it does not end."""
         assert self.content is not None
         self._received += len(data)
         if self._received <= self.max_body:
-            self.content.write(data)
+            if self._kept:
+                self.content.write(data)
         elif self._received > DROPPED * self.max_body:
             raise self._too_large()
         elif not self.too_large:
@@ -87,9 +121,6 @@ class PushRequest(Request):
         if len(path) > self.max_url:
             self.method = command
             raise url_too_long(self.max_url)
-        if command != b"POST" and self._received:
-            # Nobody asks for it, and a stream would keep it for as long as it lasts.
-            self.content = BytesIO()
         super().requestReceived(command, path, version)
 
     def getRequestHostname(self) -> bytes:
@@ -125,11 +156,13 @@ class _Discreet:
             (name if name in _NAMES else "...", value if name in _NO_SECRET else "...")
             for name, value in pairs
         ]
-        self.uri = path + (b"?" + urlencode(shown, safe="/.").encode() if shown else b"")
+        uri = path + (b"?" + urlencode(shown, safe="/.").encode() if shown else b"")
+        self.uri = uri[:LONGEST_SHOWN]
 
     def getHeader(self, name: bytes) -> bytes | str | None:
         # The Referer is some page's URL, with what that page put into it.
-        return None if name == b"referer" else self._request.getHeader(name)
+        value = None if name == b"referer" else self._request.getHeader(name)
+        return None if value is None else value[:LONGEST_SHOWN]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._request, name)
@@ -158,16 +191,28 @@ class PushSite(Site):
     def __init__(self, admission: Admission | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.channels: set[PushChannel] = set()
+        self._complained = -math.inf
         self._admission = admission
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Called for each connection."""
         if self._admission is not None and addr is not None and not self._admission.connected(addr):
+            self._complain(addr)
             # None would close it too, but not beneath TLS or the PROXY protocol.
             return _Refused()
         channel = super().buildProtocol(addr)
         channel.address = addr
         return channel
+
+    def _complain(self, address: IAddress) -> None:
+        """Once a minute: whoever opens connections without end must not fill the log too."""
+        now = self.reactor.seconds()
+        if now - self._complained > COMPLAIN_SECONDS:
+            self._complained = now
+            _log.warn(
+                "connections of {address} are refused: it has too many (max_clients_per_peer)",
+                address=getattr(address, "host", str(address)),
+            )
 
     async def drain(self, clock: IReactorTime, grace: float) -> None:
         """
@@ -217,6 +262,7 @@ def make_site(
     max_body: int,
     reactor: IReactorTime | None = None,
     admission: Admission | None = None,
+    publishers: Publishers = lambda *_: True,
 ) -> PushSite:
     """
     The site of a daemon.
@@ -225,8 +271,13 @@ def make_site(
     :param max_body: bytes that a request's body may have.
     :param reactor: keeps the time; None for the one that is installed.
     :param admission: counts the connections; None to let all in.
+    :param publishers: see :class:`PushRequest`.
     """
-    bounds = {"max_body": max_body, "max_url": server.max_url}
+    bounds = {
+        "max_body": max_body,
+        "max_url": server.max_url,
+        "publishers": staticmethod(publishers),
+    }
     site = PushSite(
         admission,
         resource,
