@@ -319,3 +319,23 @@ def test_what_is_recorded_for_the_other_kind_of_topic_is_not_told(house: House, 
     house.turn()
     assert message.called and notes.told == [] and topic.document is None
     assert house.hub.head == 1
+
+
+def test_closing_leaves_no_timer(house: House) -> None:
+    client = house.client(house.document("d", linger=60)).connect()
+    now(house.hub.close())
+    client.drop()
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_what_nobody_reads_does_not_count_as_slow(house: House) -> None:
+    told: list[float] = []
+    house.hub._metrics.reached = told.append  # type: ignore[method-assign]
+    silent, heard = house.document("a"), house.document("b")
+    house.snapshot(silent.key, 1)
+    house.clock.advance(50)
+    house.client(heard).connect()
+    house.snapshot(heard.key, 1)
+    house.turn()
+    house.clock.advance(1)
+    assert told and max(told) < 5

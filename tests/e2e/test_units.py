@@ -113,7 +113,8 @@ def source(tmp_path: Path) -> Iterator[str]:
 
     authority = Authority()
     (tmp_path / "ca.pem").write_bytes(authority.pem)
-    (tmp_path / "server.pem").write_bytes((lambda own: own.pem + own.key)(authority.issue("localhost")))
+    own = authority.issue("localhost")
+    (tmp_path / "server.pem").write_bytes(own.pem + own.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server.pem")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Source)

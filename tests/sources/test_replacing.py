@@ -923,3 +923,49 @@ def act(  # noqa: C901  # a table of what may happen
                 shop.house.say(how, "something")
         case "hold":
             shop.api.hold(how)
+
+
+def test_a_change_under_a_request_for_the_document_does_not_poll_for_nobody() -> None:
+    shop = Shop(source("t/{x}", path="t/{x}"))
+    reader = shop.reader("t/1")
+    shop.wait(1)
+    reader.drop()
+    shop.api.held = []
+    shop.wait(3)
+    (topic,) = shop.topics("t/1")
+    hub = shop.house.hub
+    # What a request does, which leaves when it is answered.
+    hub.watch(topic)
+    refreshed = hub.refresh(topic)
+    refreshed.addBoth(lambda _: hub.unwatch(topic))
+    shop.replace(source("t/{x}", path="t/{x}", rest="emit='snapshot'"))
+    shop.api.release()
+    shop.wait(100)
+    assert refreshed.called and hub.topics == {}
+    asked = len(shop.api.asked)
+    shop.wait(10)
+    assert len(shop.api.asked) == asked
+
+
+def test_a_late_look_up_of_messages_does_not_drop_a_document() -> None:
+    shop = Shop('[publish]\ntokens = ["t"]\n')
+    history = shop.house.history
+    shop.house.say("a", 1)
+    load, waiting = history.load, []
+
+    def slow(key: str) -> Deferred[Kept]:
+        waiting.append((Deferred(), key))
+        return waiting[-1][0]
+
+    history.load = slow  # type: ignore[method-assign]
+    late: list[object] = []
+    Deferred.fromCoroutine(shop.catalogue.topics(["a"], {})).addBoth(late.append)
+    shop.replace('[publish]\ntokens = ["t"]\n' + A)
+    history.load = load  # type: ignore[method-assign]
+    reader = shop.reader("a")
+    assert reader.page.documents["a"]
+    while waiting:
+        answer, key = waiting.pop()
+        load(key).chainDeferred(answer)
+        shop.turn(reader)
+    assert late and reader.cuts == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from served import Served
-from upstream import until
+from twisted.internet.task import deferLater
+from upstream import reactor, until
 
 from pushd.event import Position
 
@@ -196,3 +197,28 @@ async def test_a_publisher_who_hangs_up_has_published_all_the_same() -> None:
         )
         connection.transport.loseConnection()  # type: ignore[union-attr]
         await until(lambda: served.daemon.hub.head == 1)
+
+
+async def test_a_body_is_kept_for_those_only_who_may_publish() -> None:
+    body = b'"' + b"x" * 200_000
+    async with Served('[publish]\ntokens = ["secret"]\ntopics = ["news"]') as served:
+
+        async def held(target: str, method: str = "POST", **more: str) -> int:
+            connection = await served.connect()
+            request = [f"{method} {target} HTTP/1.1", "Host: a", "Content-Length: 1000000"]
+            request += [f"{name}: {value}" for name, value in more.items()]
+            connection.transport.write("\r\n".join([*request, "", ""]).encode() + body)
+            channels = served.daemon._site.channels
+            await until(lambda: any(c.requests and c.requests[0]._received for c in channels))
+            await deferLater(reactor, 0.05)
+            (request,) = [request for channel in channels for request in channel.requests]
+            size = len(request.content.getvalue())
+            connection.abort()
+            await until(lambda: not channels)
+            return size
+
+        assert await held("/topics/news", authorization="Bearer secret") > 0
+        assert await held("/topics/news?access_token=secret") > 0
+        assert await held("/topics/news") == 0
+        assert await held("/topics/news?access_token=guess") == 0
+        assert await held("/topics/news", "GET", authorization="Bearer secret") == 0
