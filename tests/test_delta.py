@@ -560,9 +560,9 @@ def shortest(call: Callable[[], object], enough: float) -> float:
     """
     best = float("inf")
     for _ in range(25):
-        start = time.perf_counter()
+        start = time.thread_time()
         call()
-        best = min(best, (time.perf_counter() - start) * 1000)
+        best = min(best, (time.thread_time() - start) * 1000)
         if best <= enough:
             break
     return best
