@@ -12,7 +12,9 @@ can take more. Nothing is ever queued for one client.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from operator import length_hint
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -36,6 +38,15 @@ SHARED_BYTES = 1_048_576
 
 REPLY_BYTES = 1_000
 """What keeping a reply takes besides."""
+
+AT_ONCE = 4096
+"""
+To how many clients a feed writes before it lets others have their turn: about
+20 ms of writing.
+"""
+
+PULLS_AT_ONCE = 256
+"""How many pull before others have their turn; each may be given much."""
 
 LEAVING_PER_SECOND = 1000
 """How many clients are sent away at most, as they will all come to another node, or back."""
@@ -107,7 +118,7 @@ class Feeds:
         """End all streams; what was offered to them is sent. Those that come later end at once."""
         self.closed = True
         for feed in tuple(self._feeds.values()):
-            feed.flush()
+            feed.settle()
             for member in tuple(feed.members):
                 member.cut("stopped")
 
@@ -139,7 +150,10 @@ class Feed:
         self._heard = self._newest_status()
         self._feeds = feeds
         self._pending: list[Frame] = []
-        self._replies: dict[Cursor, tuple[bytes, Step]] = {}
+        self._writing: tuple[bytes, Iterator[Subscription]] | None = None
+        self._waiting: list[Subscription] = []
+        self._call: IDelayedCall | None = None
+        self._replies: dict[Cursor, tuple[Sequence[bytes], Step]] = {}
         self._shared = 0
         self._spoke = feeds.clock.seconds()
         self._beat: IDelayedCall = feeds.clock.callLater(feeds.heartbeat, self._heartbeat)
@@ -155,7 +169,7 @@ class Feed:
 
     def flush(self) -> None:
         """See :meth:`IListener.flush`."""
-        if not self._pending:
+        if not self._pending or self._writing is not None:
             return
         frames, self._pending = self._pending, []
         data = self._encoded(frames)
@@ -169,8 +183,9 @@ class Feed:
             for member in tuple(self.live):
                 member.fall_behind(before)
         else:
-            self._feeds.metrics.saved(len(self.live) * self._lighter(frames, len(data)))
-            self._write(data, len(frames))
+            packed = self.wire.pack(data)
+            self._feeds.metrics.saved(len(self.live) * self._lighter(frames, len(packed)))
+            self._write(packed, len(frames))
 
     def ended(self) -> None:
         """See :meth:`IListener.ended`."""
@@ -178,7 +193,7 @@ class Feed:
         self._replies.clear()
         self._shared = 0
         if self.over:
-            self.flush()
+            self.settle()
             for member in tuple(self.live):
                 member.finish()
 
@@ -197,8 +212,8 @@ class Feed:
         """Speak if it has been quiet; proxies and clients give up on silence."""
         clock = self._feeds.clock
         quiet = clock.seconds() - self._spoke
-        if quiet >= self._feeds.heartbeat:
-            self._write(self.wire.heartbeat, 0)
+        if quiet >= self._feeds.heartbeat and self._writing is None:
+            self._write(self.wire.pack(self.wire.heartbeat), 0)
             quiet = 0
         self._beat = clock.callLater(self._feeds.heartbeat - quiet, self._heartbeat)
 
@@ -207,8 +222,55 @@ class Feed:
         self.events += events
         self.size += len(data)
         self.count(len(self.live), events, len(data))
-        for member in tuple(self.live):
-            member.subscriber.write(data)
+        if self._call is not None:
+            # Who waits for a turn gets one behind this.
+            self._call.cancel()
+        self._writing = data, iter(tuple(self.live))
+        self._write_some()
+
+    def _write_some(self) -> None:
+        """Write to the next of those who are to be written to; the others are for the next turn."""
+        self._call = None
+        assert self._writing is not None
+        data, members = self._writing
+        live = self.live
+        for member in islice(members, AT_ONCE):
+            if member in live:
+                member.subscriber.write(data)
+        if length_hint(members):
+            self._call = self._feeds.clock.callLater(0, self._write_some)
+            return
+        self._writing = None
+        self.flush()
+        if self._writing is None:
+            self._wake_some()
+
+    def _wake_some(self) -> None:
+        """Let the next of those catch up who wait for their turn."""
+        self._call = None
+        some, self._waiting = self._waiting[:PULLS_AT_ONCE], self._waiting[PULLS_AT_ONCE:]
+        for member in some:
+            member.pull()
+        if self._waiting and self._call is None:
+            self._call = self._feeds.clock.callLater(0, self._wake_some)
+
+    def settle(self) -> None:
+        """Write all that there is now, however long that takes."""
+        self.flush()
+        while self._call is not None:
+            self._call.cancel()
+            (self._wake_some if self._writing is None else self._write_some)()
+
+    @property
+    def between(self) -> bool:
+        """Whether there is more than what is being written: nobody can catch up with that now."""
+        return self._writing is not None and bool(self._pending)
+
+    def wait(self, subscription: Subscription) -> None:
+        """Have `subscription` pull in some later turn, when it can catch up."""
+        self._waiting.append(subscription)
+        if self._call is None:
+            self._call = self._feeds.clock.callLater(0, self._wake_some)
 
     def count(self, clients: int, events: int, size: int) -> None:
         """Each of `clients` is sent `events`, `size` bytes altogether."""
@@ -240,6 +302,8 @@ class Feed:
         self._feeds.metrics.closed(self.wire.transport, why)
         if not self.members:
             self._beat.cancel()
+            if self._call is not None:
+                self._call.cancel()
             for topic in self.topics:
                 self._feeds.hub.unlisten(topic, self)
                 self._feeds.hub.unwatch(topic)
@@ -252,10 +316,11 @@ class Feed:
     def _newest_status(self) -> int:
         return max(topic.status.number for topic in self.topics)
 
-    def next(self, cursor: Cursor, page: Page | None) -> tuple[bytes, Step] | Older:
+    def next(self, cursor: Cursor, page: Page | None) -> tuple[Sequence[bytes], Step] | Older:
         """
-        What a reader at `cursor` gets next, as bytes too. The many who come
-        back to the same place at once share them.
+        What a reader at `cursor` gets next, as bytes too: in pieces, each as much as
+        a transport should be given at once. The many who come back to the same
+        place at once share them.
         """
         self.flush()
         reply = self._replies.get(cursor) if page is None else None
@@ -264,7 +329,7 @@ class Feed:
             step = advance(self.topics, cursor, hub.epoch, hub.head, page)
             if isinstance(step, Older):
                 return step
-            reply = self._encoded(step.frames), step
+            reply = self._pieces(self._encoded(step.frames)), step
             if page is None:
                 self._share(cursor, reply)
         return reply
@@ -272,12 +337,19 @@ class Feed:
     def _encoded(self, frames: Sequence[Frame]) -> bytes:
         return b"".join([frame.on(self.wire, self.mark) for frame in frames])
 
-    def _share(self, cursor: Cursor, reply: tuple[bytes, Step]) -> None:
+    def _pieces(self, data: bytes) -> Sequence[bytes]:
+        if not data:
+            return ()
+        size = STEP_BYTES if len(data) > BURST_BYTES else len(data)
+        return [self.wire.pack(data[at : at + size]) for at in range(0, len(data), size)]
+
+    def _share(self, cursor: Cursor, reply: tuple[Sequence[bytes], Step]) -> None:
         """Keep a reply for others at the same place, and not too many."""
-        self._shared += len(reply[0]) + REPLY_BYTES
+        size = sum(map(len, reply[0])) + REPLY_BYTES
+        self._shared += size
         if self._shared > SHARED_BYTES:
             self._replies.clear()
-            self._shared = len(reply[0])
+            self._shared = size
         self._replies[cursor] = reply
 
     def seconds(self) -> float:
@@ -302,7 +374,8 @@ class Subscription:
         self.feed = feed
         self.subscriber = subscriber
         self._cursor: Cursor | None = cursor
-        self._unsent: memoryview | None = None
+        self._unsent: Sequence[bytes] = ()
+        self._sent = 0
         self._paused = False
         self._asking = False
         self._gone = False
@@ -330,7 +403,7 @@ class Subscription:
         if self._cursor is None:
             self._stand_at(self.feed.place())
         self._gone = True
-        self._unsent = None
+        self._unsent = ()
         self.feed.leave(self, why)
         _log.info(
             "{transport} stream of {topics} to {peer} ended after {duration} s, "
@@ -350,7 +423,7 @@ class Subscription:
     def fall_behind(self, cursor: Cursor) -> None:
         """There is more than a transport should be given at once."""
         self._stand_at(cursor)
-        self.pull()
+        self.feed.wait(self)
 
     def finish(self) -> None:
         """There is nothing more to read: the topics have ended."""
@@ -368,47 +441,48 @@ class Subscription:
 
         :param retry: seconds to wait before.
         """
-        self.feed.flush()
+        self.feed.settle()
         if self._gone:
             return
         if self._cursor is None:
             # Whoever is in the middle of something would take it for a part of that.
-            self.subscriber.write(self.feed.wire.retry(retry))
+            wire = self.feed.wire
+            self.subscriber.write(wire.pack(wire.retry(retry)))
         self.cut("drained")
 
     # Catching up.
 
     def pull(self, page: Page | None = None) -> None:
         """Give the client what it missed, as much as it takes; then it is live."""
+        complete = False
         while not (self._cursor is None or self._paused or self._gone):
-            if self._unsent is not None:
-                self._send_some(self._unsent)
+            if self._sent < len(self._unsent):
+                piece = self._unsent[self._sent]
+                self._sent += 1
+                self._count(0, len(piece))
+                self.subscriber.write(piece)
                 continue
+            self._unsent, self._sent = (), 0
+            if complete:
+                self._go_live()
+                return
+            if self.feed.between:
+                self.feed.wait(self)
+                return
             reply = self.feed.next(self._cursor, page)
             page = None
             if isinstance(reply, Older):
                 self._ask(reply)
                 return
-            data, step = reply
-            self._cursor = step.cursor
-            self._count(sum(frame.payload is not None for frame in step.frames), len(data))
-            if len(data) > BURST_BYTES:
-                self._unsent = memoryview(data)
-                continue
-            if data:
-                self.subscriber.write(data)
-            if step.complete and not self._paused and not self._gone:
-                self._go_live()
+            self._unsent, step = reply
+            # Asked for in this turn: if it is whole, nothing has come in between.
+            self._cursor, complete = step.cursor, step.complete
+            self._count(sum(frame.payload is not None for frame in step.frames), 0)
 
     def _count(self, events: int, size: int) -> None:
         self._events += events
         self._size += size
         self.feed.count(1, events, size)
-
-    def _send_some(self, unsent: memoryview) -> None:
-        """A transport keeps what it is given, for each client anew: give it little at a time."""
-        self._unsent = unsent[STEP_BYTES:] or None
-        self.subscriber.write(bytes(unsent[:STEP_BYTES]))
 
     def _stand_at(self, cursor: Cursor) -> None:
         self.feed.live.discard(self)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 
 import msgspec
 
@@ -77,6 +78,8 @@ class WireFormat(msgspec.Struct, frozen=True):
     :ivar encode: a frame's bytes, under an id.
     :ivar heartbeat: what a quiet stream sends; every parser skips it.
     :ivar retry: tells, between two frames, after how many seconds to come back.
+    :ivar pack: what a body is made of, around any number of bytes, which are
+        whole frames or parts of one.
     """
 
     name: str
@@ -84,6 +87,7 @@ class WireFormat(msgspec.Struct, frozen=True):
     encode: Callable[[Frame, str | None], bytes]
     heartbeat: bytes
     retry: Callable[[float], bytes]
+    pack: Callable[[bytes], bytes] = bytes
 
 
 def sse_opening(retry: float, hello: bool) -> bytes:
@@ -167,8 +171,12 @@ def _sse_with_topic(frame: Frame, id: str | None) -> bytes:
     return _sse_block(payload.name, _escaped(Payload(None, envelope)), id)
 
 
-def _greeting(format: WireFormat) -> WireFormat:
-    """`format`, but a block that only tells a position is an event ``hello``."""
+@cache
+def greeting(format: WireFormat) -> WireFormat:
+    """
+    `format` for clients that ask to be greeted: a block that only tells a position
+    is an event ``hello``. Firefox, WebKit and most libraries ignore an id without data.
+    """
 
     def encode(frame: Frame, id: str | None) -> bytes:
         return _sse_block("hello", b"{}", id) if frame.payload is None else format.encode(frame, id)
@@ -182,11 +190,16 @@ SSE = WireFormat("sse", "sse", _sse, b":\n", sse_retry)
 SSE_WITH_TOPIC = WireFormat("sse+topic", "sse", _sse_with_topic, b":\n", sse_retry)
 """Several topics: ``data:`` is ``{"topic": ..., "data": ...}``."""
 
-HELLO = {format.name: _greeting(format) for format in (SSE, SSE_WITH_TOPIC)}
-"""
-The same for clients that ask to be greeted: a block that only tells a position
-is an event. Firefox, WebKit and most libraries ignore an id without data.
-"""
+
+@cache
+def chunked(format: WireFormat) -> WireFormat:
+    """`format` in the chunked transfer coding (RFC 9112, section 7.1)."""
+    return msgspec.structs.replace(format, name=f"{format.name} chunked", pack=chunk)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def as_json(payload: Payload) -> bytes:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
+from pushd import feed
 from pushd.config import History
 from pushd.cursor import Page
 from pushd.errors import HistoryError
@@ -406,3 +407,114 @@ def test_all_readers_of_a_feed_are_cut_whether_live_or_behind(house: House) -> N
     assert live.finished and slow.finished and not bystander.finished
     assert live.receive().page.messages == {"m": ["last words"]}
     assert len(house.feeds) == 1 and not house.hub.watched(topic)
+
+
+# More clients than are written to in a turn.
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "AT_ONCE", 3)
+    monkeypatch.setattr(feed, "PULLS_AT_ONCE", 2)
+
+
+def one_turn(house: House) -> None:
+    """Unlike a Clock's, a reactor's turn does not make the calls that are asked for in it."""
+    for call in house.clock.getDelayedCalls():
+        if call.active() and call.getTime() <= house.clock.seconds():
+            wanted, arguments = call.func, call.args
+            call.cancel()
+            wanted(*arguments)
+
+
+@pytest.mark.usefixtures("parts")
+def test_a_broadcast_lets_others_have_their_turn(house: House) -> None:
+    topic = house.messages("m")
+    clients = [house.client(topic).connect() for _ in range(10)]
+    house.say("m", 1)
+    got = []
+    for _ in range(4):
+        one_turn(house)
+        got.append(sum(b"data: 1\n" in client.buffer for client in clients))
+    assert got == [3, 6, 9, 10]
+
+
+@pytest.mark.usefixtures("parts")
+def test_who_comes_and_goes_during_a_broadcast_misses_nothing_and_gets_nothing_twice(
+    house: House,
+) -> None:
+    topic = house.messages("m")
+    clients = [house.client(topic).connect() for _ in range(10)]
+    house.say("m", 1)
+    one_turn(house)
+    # In between, with nothing but the broadcast: 1 is in the past.
+    early = house.client(topic).connect()
+    back = house.client(topic).connect(f"{house.hub.epoch}-0")
+    clients[8].drop().connect(f"{house.hub.epoch}-0")
+    house.say("m", 2)
+    # In between, with more behind the broadcast: to be placed when that is over.
+    late = house.client(topic).connect()
+    back_late = house.client(topic).connect(f"{house.hub.epoch}-0")
+    one_turn(house)
+    house.say("m", 3)
+    for _ in range(20):
+        one_turn(house)
+    for client in [*clients, early, late, back, back_late]:
+        client.receive()
+    said = [client.page.messages[""] for client in (*clients, back, back_late)]
+    assert said == [[1, 2, 3]] * 12
+    assert (early.page.messages[""], late.page.messages[""]) == ([2, 3], [2, 3])
+
+
+@pytest.mark.usefixtures("parts")
+def test_who_is_sent_away_during_a_broadcast_has_got_it(house: House) -> None:
+    topic = house.messages("m")
+    clients = [house.client(topic).connect() for _ in range(10)]
+    house.say("m", 1)
+    one_turn(house)
+    house.say("m", 2)
+    house.feeds.close()
+    for client in clients:
+        assert client.receive().page.messages[""] == [1, 2]
+        assert client.finished
+    one_turn(house)
+    one_turn(house)
+    assert house.clock.getDelayedCalls() == [house.hub._lingering["m"]]
+
+
+@pytest.mark.usefixtures("parts")
+def test_a_document_that_ends_during_a_broadcast_reaches_all(house: House) -> None:
+    topic = house.document("d")
+    house.snapshot("d", {"a": 1})
+    one_turn(house)
+    clients = [house.client(topic).connect() for _ in range(10)]
+    house.snapshot("d", {"a": 2})
+    one_turn(house)
+    house.hub.end(topic)
+    for client in clients:
+        assert client.receive().page.documents[""] == {"a": 2}
+        assert client.finished
+
+
+@pytest.mark.usefixtures("parts")
+def test_a_burst_reaches_a_few_at_a_time(house: House) -> None:
+    topic = house.document("d")
+    house.snapshot("d", {"a": 1})
+    clients = [house.client(topic).connect() for _ in range(7)]
+    house.snapshot("d", "x" * 1_000_000)
+    got = []
+    for _ in range(5):
+        one_turn(house)
+        got.append(sum(len(client.buffer) > 1_000_000 for client in clients))
+    assert got == [0, 2, 4, 6, 7]
+
+
+@pytest.mark.usefixtures("parts")
+def test_all_leaving_during_a_broadcast_leaves_nothing_behind(house: House) -> None:
+    topic = house.messages("m")
+    clients = [house.client(topic).connect() for _ in range(10)]
+    house.say("m", 1)
+    one_turn(house)
+    for client in clients:
+        client.drop()
+    assert house.clock.getDelayedCalls() == [house.hub._lingering["m"]]

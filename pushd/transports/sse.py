@@ -9,10 +9,11 @@ transport's "enough" and "more".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from zope.interface import implementer
@@ -43,6 +44,7 @@ LOOKS = 5
 class SSEStream:
     """
     :param request: answered by this stream from here on.
+    :param head: what goes out in front of the body.
     :param peer: the client's address, for the log.
     :param client: what the page calls itself.
     :param retry: seconds after which the client is to come back if it drops.
@@ -54,6 +56,7 @@ class SSEStream:
     def __init__(
         self,
         request: Request,
+        head: bytes,
         *,
         peer: str,
         client: str | None,
@@ -67,13 +70,17 @@ class SSEStream:
         self._request = request
         self._client_timeout = client_timeout
         self._peer_timeout = peer_timeout
-        self._hello = hello
         self._full = False
         self._slow = False
         self._taken: int | None = None
         self._until = 0.0
         self._waiting: IDelayedCall | None = None
-        self._first = wire.sse_opening(retry, hello)
+        self._head = head
+        self._opening = wire.sse_opening(retry, hello)
+        transport: Any = request.channel.transport
+        self._transport = transport
+        # Of a transport that is a socket and nothing else, such as TLS.
+        self._send = transport.socket.send if isinstance(transport, tcp.Server) else None
         self._subscription: Subscription | None = None
 
     def open(
@@ -83,8 +90,7 @@ class SSEStream:
         self._clock = feeds.clock
         # It may have been so since an answer before this one.
         self._slow = not impatient(self._transport)
-        if self._hello:
-            format = wire.HELLO[format.name]
+        self._head += format.pack(self._opening)
         subscription = feeds.subscribe(topics, format, self, given)
         self._subscription = subscription
         self._request.notifyFinish().addErrback(self._left, subscription)
@@ -106,13 +112,28 @@ class SSEStream:
     # What the subscription asks.
 
     def write(self, data: bytes) -> None:
-        """See :meth:`ISubscriber.write`."""
-        if self._first:
-            data, self._first = self._first + data, b""
+        """
+        See :meth:`ISubscriber.write`.
+
+        Where nothing waits to be sent, it is sent at once: through the transport,
+        a write takes two calls to epoll and a turn of the reactor besides.
+        """
+        if self._head:
+            data, self._head = self._head + data, b""
         if self._slow and silent(self._transport) > self._peer_timeout:
             self._transport.abortConnection()
             return
-        self._request.write(data)
+        transport = self._transport
+        if self._send and not transport.dataBuffer and not transport._tempDataBuffer:
+            try:
+                sent = self._send(data)
+            except OSError:
+                # Full, or lost: the transport will find out which.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def finish(self) -> None:
         """See :meth:`ISubscriber.finish`."""
@@ -132,10 +153,6 @@ class SSEStream:
             self._transport.abortConnection()
         else:
             self._request.loseConnection()
-
-    @property
-    def _transport(self) -> ITCPTransport:
-        return cast("ITCPTransport", self._request.channel.transport)
 
     # What the transport says.
 

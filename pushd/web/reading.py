@@ -106,13 +106,14 @@ class Reading:
         assert isinstance(request, PushRequest)
         client = asked.client(request)
         chunked = asked.switch(request, "chunked", self._server.chunked)
+        chunked = chunked and request.clientproto == b"HTTP/1.1"
         hello = asked.switch(request, "hello", False)
         try:
             topics = await self._topics(request, names)
             if all(topic.ended for topic in topics):
                 return _no_content(request)
             if request.method == b"HEAD":
-                _begin(request, chunked)
+                _set_headers(request)
                 return b""
             seat = self._admission.admit(request)
         except BusyError as error:
@@ -121,9 +122,10 @@ class Reading:
             reason = f"The history is not available: {error}"
             return self._send_away(request, chunked, "history", reason)
         request.notifyFinish().addBoth(seat.leave)
-        _begin(request, chunked)
+        _set_headers(request)
         stream = SSEStream(
             request,
+            request.begin_stream(chunked),
             peer=seat.peer,
             client=client,
             retry=self._server.retry + self._server.retry_spread * self._chance(),
@@ -131,6 +133,10 @@ class Reading:
             peer_timeout=self._server.peer_timeout,
             hello=hello,
         )
+        if hello:
+            format = wire.greeting(format)
+        if chunked:
+            format = wire.chunked(format)
         stream.open(self._feeds, topics, format, asked.last_event_id(request))
         return _ONGOING
 
@@ -146,8 +152,10 @@ class Reading:
         """
         self._metrics.refused(why)
         retry = self._server.retry_when_busy * (1 + self._chance())
-        _begin(request, chunked)
-        request.write(wire.sse_later(retry, reason))
+        _set_headers(request)
+        body = wire.sse_later(retry, reason)
+        head = request.begin_stream(chunked)
+        request.channel.write(head + (wire.chunk(body) if chunked else body))
         request.loseConnection()
         return _ONGOING
 
@@ -204,12 +212,10 @@ class _Ongoing(Resource):
 _ONGOING = _Ongoing()
 
 
-def _begin(request: PushRequest, chunked: bool) -> None:
+def _set_headers(request: PushRequest) -> None:
     """Set the headers of a stream."""
     for name, value in HEADERS.items():
         request.setHeader(name, value)
-    if not chunked and request.method != b"HEAD":
-        request.end_with_connection()
 
 
 def _gone(name: str) -> ClientError:

@@ -127,20 +127,28 @@ class PushRequest(Request):
         """Routes depend on the path alone; a Host that is no name must not upset them."""
         return b"pushd"
 
-    def end_with_connection(self) -> None:
+    def begin_stream(self, chunked: bool) -> bytes:
         """
-        Delimit the body by the end of the connection (RFC 9112, section 6.3,
-        rule 8) and not by chunks. To be called before the first write.
+        The head of an answer whose body goes to the transport as it is: in chunks,
+        made by whoever writes it, or delimited by the end of the connection (RFC
+        9112, sections 7.1 and 6.3). Twisted's own way makes the chunks anew for
+        each client, and has no switch.
+
+        :param chunked: whether the body is in chunks; for HTTP/1.1 only.
         """
         assert isinstance(self.channel, HTTPChannel) and not self.startedWriting
-        self.responseHeaders.setRawHeaders("Connection", ["close"])
-        self.channel.persistent = False
-        # What Request.write does at its first call, without its chunked encoding:
-        # for that there is no switch.
         self.startedWriting = True
-        self.channel.writeHeaders(
-            self.clientproto, b"%d" % self.code, self.code_message, self.responseHeaders
-        )
+        if chunked:
+            self.responseHeaders.setRawHeaders(b"Transfer-Encoding", [b"chunked"])
+            # So that finish() ends it.
+            self.chunked = 1
+        else:
+            self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            self.channel.persistent = False
+        lines = [b"%b %d %b" % (self.clientproto, self.code, self.code_message)]
+        for name, values in self.responseHeaders.getAllRawHeaders():
+            lines += [b"%b: %b" % (name, value) for value in values]
+        return b"\r\n".join([*lines, b"", b""])
 
 
 class _Discreet:
