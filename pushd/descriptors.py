@@ -14,6 +14,9 @@ import resource
 RESERVE = 64
 """What is kept for all that is no client, at least; or a tenth of all, if that is more."""
 
+MOST_RESERVED = 512
+"""Sources poll over as many connections as there are polls at a time, and no more."""
+
 _SOME = 32
 """How many are taken to be open where the system does not say."""
 
@@ -38,7 +41,7 @@ def room() -> int:
 
 def reserve(limit: int) -> int:
     """How many of them are not for clients; of very few, a quarter."""
-    return min(max(RESERVE, limit // 10), limit // 4)
+    return min(max(RESERVE, limit // 10), MOST_RESERVED, limit // 4)
 
 
 def _open() -> int:

@@ -28,7 +28,7 @@ def test_more_files_are_more_for_both(one: int, other: int) -> None:
 
 
 def test_what_is_kept_for_the_rest_is_told() -> None:
-    assert [reserve(limit) for limit in (128, 1024, 65536)] == [32, 102, 6553]
+    assert [reserve(limit) for limit in (128, 1024, 65536)] == [32, 102, 512]
 
 
 def in_a_process(program: str, soft: int, hard: int) -> str:
