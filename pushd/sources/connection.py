@@ -7,7 +7,9 @@ long the head of an answer may be, and why a connection ended.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from bisect import bisect_right
+from collections.abc import Callable, Hashable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -15,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from service_identity import VerificationError
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.error import (
     ConnectError,
     ConnectionClosed,
@@ -23,12 +25,18 @@ from twisted.internet.error import (
     ConnectionRefusedError,
     DNSLookupError,
 )
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
-from twisted.web.client import HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
+from twisted.web._newclient import HTTP11ClientProtocol
+from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from pushd.errors import ConfigError, SourceError
 
@@ -50,23 +58,104 @@ class Taker(Protocol):
         """The pool found or made a connection; `protocol` is on it."""
 
 
-class Pool(HTTPConnectionPool):
+class _Clients(Factory):
     """
-    Connections that are kept for the next request to the same origin.
+    Makes Twisted's HTTP client.
 
-    As many as a host with a hundred slow topics keeps busy; those past the
-    number are closed after use. Servers keep idle connections for 5 s (node) to
-    75 s (nginx); a longer patience than theirs would only gather dead ones.
+    :param idle: called with one when it can take another request.
     """
 
-    maxPersistentPerHost = 32
-    cachedConnectionTimeout = 60
-    retryAutomatically = False
+    noisy = False
+
+    def __init__(self, idle: Callable[[HTTP11ClientProtocol], None]) -> None:
+        self._idle = idle
+
+    def buildProtocol(self, addr: IAddress | None) -> HTTP11ClientProtocol:
+        """See :class:`Factory`."""
+        return HTTP11ClientProtocol(self._idle)
+
+
+class Pool:
+    """
+    Connections that are kept for the next request to the same origin. For an
+    Agent this is its HTTPConnectionPool, of which it asks no more than this.
+
+    That one keeps a few for ever in use, each in its turn, and opens and closes
+    all the others that are needed. Here the one used last is used next: as many
+    are kept as were needed at a time, and those not needed any more fall idle.
+    """
+
+    persistent = True
+    """For Agent: requests do not ask the upstream to close."""
+
+    most = 1024
+    """How many are kept for an origin: what a template's topics need, polled all at once."""
+
+    patience = 60.0
+    """
+    Seconds that one may be idle. Servers keep them for 5 s (node) to 75 s (nginx);
+    a longer patience than theirs would only gather dead ones.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._idle: dict[Hashable, list[tuple[float, HTTP11ClientProtocol]]] = {}
+        self._sweeping: IDelayedCall | None = None
 
     def getConnection(self, key: Hashable, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
-        """Tells the exchange, which is its own endpoint, what it got."""
+        """
+        See :class:`HTTPConnectionPool`.
+
+        :param endpoint: the exchange, which is its own, and is told what it got.
+        """
         taker = cast("Taker", endpoint)
-        return super().getConnection(key, endpoint).addCallback(taker.took)
+        idle = self._idle.get(key)
+        while idle:
+            _, protocol = idle.pop()
+            if protocol.state == "QUIESCENT":
+                return succeed(taker.took(protocol))
+        factory = _Clients(lambda protocol: self._keep(key, protocol))
+        return endpoint.connect(factory).addCallback(taker.took)
+
+    def close(self) -> Deferred[None]:
+        """Close all that are kept; fires when they are closed."""
+        idle, self._idle = self._idle, {}
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        closing = [protocol.abort() for kept in idle.values() for _, protocol in kept]
+        return gatherResults(closing).addCallback(lambda _: None)
+
+    def _keep(self, key: Hashable, protocol: HTTP11ClientProtocol) -> None:
+        idle = self._idle.setdefault(key, [])
+        if len(idle) >= self.most:
+            _, oldest = idle.pop(0)
+            _lose(oldest)
+        idle.append((self._clock.seconds(), protocol))
+        if self._sweeping is None:
+            self._sweeping = self._clock.callLater(self.patience, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close those that have been idle for long, and forget those that the upstream closed."""
+        self._sweeping = None
+        now = self._clock.seconds()
+        for key, idle in tuple(self._idle.items()):
+            long = bisect_right(idle, now - self.patience, key=itemgetter(0))
+            for _, protocol in idle[:long]:
+                _lose(protocol)
+            self._idle[key] = [kept for kept in idle[long:] if kept[1].state == "QUIESCENT"]
+            if not self._idle[key]:
+                del self._idle[key]
+        if self._idle:
+            oldest = min(idle[0][0] for idle in self._idle.values())
+            wait = max(0.0, oldest + self.patience - now)
+            self._sweeping = self._clock.callLater(wait, self._sweep)
+
+
+def _lose(protocol: HTTP11ClientProtocol) -> None:
+    """Close a connection, unless the upstream has."""
+    if protocol.state == "QUIESCENT":
+        cast("Connection", protocol.transport).loseConnection()
 
 
 class Connection(ProtocolWrapper):

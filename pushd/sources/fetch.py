@@ -14,10 +14,14 @@ what a stale connection swallowed, and keeps the time.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import msgspec
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.abstract import isIPAddress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.error import (
@@ -66,6 +70,12 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 """zlib's wbits for each content coding (RFC 9110, section 8.4.1)."""
 
+_parsed = lru_cache(maxsize=10_000)(parsed)
+"""The addresses that are polled, again and again. A redirect's are the upstream's to choose."""
+
+_NOWHERE = EncodedURL()
+"""What treq is asked for; the agent knows better. treq reads anew what is longer."""
+
 T = TypeVar("T")
 
 
@@ -80,6 +90,19 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     headers: Headers
     body: bytes
+
+
+class _NoCookies(IndexableCookieJar):
+    """treq keeps cookies, and one topic's must not go out with another's: a jar that takes none."""
+
+    def add_cookie_header(self, request: object) -> None:
+        """See :class:`CookieJar`."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """See :class:`CookieJar`."""
+
+
+_NO_COOKIES = _NoCookies()
 
 
 class Fetcher:
@@ -133,8 +156,7 @@ class Fetcher:
 
     def close(self) -> Deferred[None]:
         """Close the connections that are kept. Whoever fetches has cancelled that before."""
-        closed: Deferred[None] = self._pool.closeCachedConnections()
-        return closed
+        return self._pool.close()
 
     async def _follow(
         self, url: str, given: Mapping[str, str], timeout: float, max_bytes: int
@@ -146,7 +168,7 @@ class Fetcher:
         # treq asks for gzip; a second line would ask for what we cannot read.
         headers.removeHeader("Accept-Encoding")
         try:
-            origin, rest = parsed(url)
+            origin, rest = _parsed(url)
         except ValueError as error:
             raise SourceError("The source's address is not valid.") from error
         for _ in range(1 + MAX_REDIRECTS):
@@ -203,18 +225,17 @@ class _Exchange:
         self._url = url.encode("ascii")
         self._timeout = timeout
         self._coding = b""
-        self._endpoint: IStreamClientEndpoint
+        self._uri: URI
         self.connection: Connection | None = None
         self.fresh = False
 
     async def get(self, headers: Headers, max_bytes: int) -> Answer:
         """The response with its body, or a connection that is closed."""
-        # A client each: treq keeps cookies, and one topic's must not go out with another's.
-        client = HTTPClient(self)
+        client = HTTPClient(self, _NO_COOKIES)
         try:
             response = await client.get(
                 # Not sent, see request().
-                "http://source/",
+                _NOWHERE,
                 headers=headers,
                 allow_redirects=False,
                 unbuffered=True,
@@ -275,21 +296,29 @@ class _Exchange:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See :class:`IAgentEndpointFactory`."""
-        host: bytes = uri.host
-        # HostnameEndpoint wants IDNA names, which have no underscore.
-        kind = TCP4ClientEndpoint if b"_" in host else HostnameEndpoint
-        # Deadlines are fetch()'s. Twisted's own, 30 s, would cut a longer one short.
-        self._endpoint = kind(self._reactor, host.decode("ascii"), uri.port, self._timeout)
-        if uri.scheme == b"https":
-            creator = self._policy.creatorForNetloc(host, uri.port)
-            self._endpoint = wrapClientTLS(creator, self._endpoint, self._reactor)
+        self._uri = uri
         return self
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         """See :class:`IStreamClientEndpoint`. Asked only when no connection was kept."""
         self.fresh = True
-        connected: Deferred[Any] = self._endpoint.connect(Connections(protocolFactory))
+        connected: Deferred[Any] = self._endpoint().connect(Connections(protocolFactory))
         return connected.addCallback(lambda connection: connection.wrappedProtocol)
+
+    def _endpoint(self) -> IStreamClientEndpoint:
+        """Where the connection leads."""
+        host: bytes = self._uri.host
+        name = host.decode("ascii")
+        # HostnameEndpoint wants IDNA names, which have no underscore; and it asks
+        # a thread for the address even of what is one, which takes longer than all the rest.
+        plain = b"_" in host or isIPAddress(name)
+        # Deadlines are fetch()'s. Twisted's own, 30 s, would cut a longer one short.
+        kind = TCP4ClientEndpoint if plain else HostnameEndpoint
+        endpoint: IStreamClientEndpoint = kind(self._reactor, name, self._uri.port, self._timeout)
+        if self._uri.scheme != b"https":
+            return endpoint
+        creator = self._policy.creatorForNetloc(host, self._uri.port)
+        return wrapClientTLS(creator, endpoint, self._reactor)
 
     def took(self, protocol: Any) -> Any:
         """The pool found or made a connection, `protocol` (HTTP11ClientProtocol) on it."""

@@ -738,13 +738,47 @@ class TestKeptConnections:
             await fetcher.close()
             await until(lambda: not upstream.open)
 
-    async def test_as_many_as_poll_at_once_up_to_a_number(self, fetcher: Fetcher) -> None:
+    async def test_as_many_as_poll_at_once_up_to_a_number(
+        self, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Pool, "most", 32)
         async with Upstream(once(0.01, answer(b"1"))) as upstream:
             for _ in range(2):
                 for fetching in [get(fetcher, upstream.url()) for _ in range(40)]:
                     await fetching
             await until(lambda: len(upstream.open) == 32)
             assert len(upstream.connections) == 48
+
+    async def test_those_that_are_not_needed_fall_idle_while_others_are_in_use(
+        self, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Pool, "patience", 0.1)
+        async with Upstream(once(0.01, answer(b"1"))) as upstream:
+            for fetching in [get(fetcher, upstream.url()) for _ in range(5)]:
+                await fetching
+            assert len(upstream.open) == 5
+            for _ in range(12):
+                await get(fetcher, upstream.url())
+            await until(lambda: len(upstream.open) == 1, 0.5)
+            assert (await get(fetcher, upstream.url())).body == b"1"
+            assert len(upstream.connections) == 5
+
+    async def test_each_origin_has_its_own(self, fetcher: Fetcher, names: Any) -> None:
+        names["source.example"] = ["127.0.0.1"]
+        async with Upstream(once(answer(b"1"))) as upstream:
+            for host in ("127.0.0.1", "source.example") * 2:
+                await get(fetcher, upstream.url(host=host))
+            hosts = [request.headers("host")[0] for request in upstream.requests]
+            assert len(upstream.connections) == 2
+            assert [r.connection for r in upstream.requests[:2]] == [
+                r.connection for r in upstream.requests[2:]
+            ]
+            assert len(set(hosts)) == 2
+
+    async def test_address_needs_no_look_up(self, fetcher: Fetcher, names: Any) -> None:
+        """Which would take a thread. `names` knows no name at all."""
+        async with Upstream(once(answer(b"1"))) as upstream:
+            assert (await get(fetcher, upstream.url())).body == b"1"
 
     @pytest.mark.parametrize(
         "parting",
@@ -838,7 +872,7 @@ class TestKeptConnections:
     async def test_idle_connections_are_closed_and_forgotten(
         self, either: Either, parting: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Pool, "cachedConnectionTimeout", 0.05)
+        monkeypatch.setattr(Pool, "patience", 0.05)
         async with Upstream(once(answer(b"1"), *parting), tls=either.tls) as upstream:
             before = reactor.getDelayedCalls()
             await get(either.fetcher, upstream.url())
