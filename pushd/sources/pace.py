@@ -7,12 +7,15 @@ section 10.2.3 for Retry-After). Nothing here waits. All times are seconds.
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 LONGEST = 86_400.0
 """No header silences a source for more than a day."""
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 _MAX_AGE = re.compile(r'(?:^|[,\s])max-age\s*=\s*"?(\d{1,10})"?', re.IGNORECASE)
 _SHARED_MAX_AGE = re.compile(r'(?:^|[,\s])s-maxage\s*=\s*"?(\d{1,10})"?', re.IGNORECASE)
@@ -73,11 +76,34 @@ def back_off(every: float, failures: int, most: float, chance: float) -> float:
     return max(every, wait * (0.5 + chance / 2))
 
 
-def phase(every: float, chance: float) -> float:
+def phase(every: float, slot: float, earliest: float) -> float:
     """
-    The wait between the first poll, at which somebody waits, and the second:
-    spread over an interval, so that sources that began together do not go on together.
+    The first moment from `earliest` on at which a source has its turn.
 
-    :param chance: from [0, 1).
+    Sources that began together part at their second poll (at the first somebody
+    waits), and are spread evenly over the interval: where several fall together,
+    the last one's readers wait for all of them.
+
+    :param slot: where in each interval, from [0, 1); see :class:`Slots`.
     """
-    return every * (1 + chance)
+    return earliest + (slot * every - earliest) % every
+
+
+class Slots:
+    """
+    Places in an interval that are spread evenly, however many are given out.
+
+    Each is a golden section on from the one before: so is none close to another
+    before there are many (Knuth, The Art of Computer Programming, section 6.4).
+
+    :param first: from [0, 1); of several daemons, each should have another.
+    """
+
+    def __init__(self, first: float) -> None:
+        self._next = first
+
+    def next(self) -> float:
+        """A place, from [0, 1)."""
+        slot = self._next
+        self._next = (slot + _GOLDEN) % 1.0
+        return slot

@@ -8,6 +8,7 @@ is fetched :mod:`pushd.sources.fetch`'s, when to ask next :mod:`pushd.sources.pa
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
@@ -47,6 +48,7 @@ class Surroundings(msgspec.Struct, frozen=True):
 
     :ivar now: seconds since 1970.
     :ivar chance: a random number from [0, 1).
+    :ivar slots: when in its interval each source is polled.
     """
 
     hub: IHub
@@ -55,6 +57,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     now: Callable[[], float]
     chance: Callable[[], float]
     metrics: Metrics
+    slots: pace.Slots = msgspec.field(default_factory=lambda: pace.Slots(random.random()))
 
 
 class _GoneError(SourceError):
@@ -108,6 +111,7 @@ class Poller:
         self._loop: LoopingCall | None = None
         self._resting: IDelayedCall | None = None
         self._in_phase = False
+        self._slot = around.slots.next()
         self._polling: Deferred[None] | None = None
         self._recording = False
         self._turn = DeferredLock()
@@ -197,10 +201,12 @@ class Poller:
     def _ticked(self, _: None, loop: LoopingCall | None) -> None:
         if loop is None or self._loop is not loop or self.topic.ended:
             return
-        wait = self._not_before - self._around.clock.seconds()
+        now = self._around.clock.seconds()
+        wait = self._not_before - now
         if not self._in_phase:
             self._in_phase = True
-            self._rest(max(wait, pace.phase(self._source.every, self._around.chance())))
+            earliest = max(now, self._not_before)
+            self._rest(pace.phase(self._source.every, self._slot, earliest) - now)
         elif self._asked_to_rest and wait > self._until_next_tick(loop):
             self._rest(wait)
 

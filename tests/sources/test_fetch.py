@@ -757,10 +757,9 @@ class TestKeptConnections:
             for fetching in [get(fetcher, upstream.url()) for _ in range(5)]:
                 await fetching
             assert len(upstream.open) == 5
-            for _ in range(12):
+            for _ in range(30):
                 await get(fetcher, upstream.url())
-            await until(lambda: len(upstream.open) == 1, 0.5)
-            assert (await get(fetcher, upstream.url())).body == b"1"
+            assert len(upstream.open) == 1
             assert len(upstream.connections) == 5
 
     async def test_each_origin_has_its_own(self, fetcher: Fetcher, names: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from pushd.sources import pace
@@ -69,5 +71,26 @@ def test_failing_never_makes_polls_more_frequent(failures: int) -> None:
 
 
 def test_sources_that_begin_together_part_within_one_interval() -> None:
-    assert pace.phase(2.0, 0.0) == 2
-    assert pace.phase(2.0, 0.999) == pytest.approx(4, abs=0.01)
+    for began in (7.0, 7.3, 1_000_000.9):
+        moments = [pace.phase(2.0, slot / 10, began) for slot in range(10)]
+        assert all(began <= moment < began + 2 for moment in moments)
+        gaps = [(b - a) % 2 for a, b in pairwise(sorted(moments))]
+        assert gaps == pytest.approx([0.2] * 9)
+
+
+def test_a_source_keeps_its_place_in_the_interval() -> None:
+    assert pace.phase(2.0, 0.25, 7.0) == 8.5
+    assert pace.phase(2.0, 0.25, 8.5) == 8.5
+    assert pace.phase(2.0, 0.25, 8.6) == pytest.approx(10.5)
+
+
+@pytest.mark.parametrize("number", [2, 3, 10, 100, 1000])
+@pytest.mark.parametrize("first", [0.0, 0.7])
+def test_places_are_spread_evenly_however_many_there_are(number: int, first: float) -> None:
+    slots = pace.Slots(first)
+    given = sorted(slots.next() for _ in range(number))
+    assert given[0] >= 0
+    assert given[-1] < 1
+    gaps = [b - a for a, b in pairwise([*given, given[0] + 1])]
+    assert min(gaps) > 0.35 / number
+    assert max(gaps) < 2 / number

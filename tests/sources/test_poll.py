@@ -20,6 +20,7 @@ from pushd.event import Document
 from pushd.interfaces import ISource
 from pushd.metrics import Metrics
 from pushd.sources.fetch import Answer
+from pushd.sources.pace import Slots
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
 from pushd.topic import DocumentTopic
@@ -64,7 +65,7 @@ class Upstream:
 class Polled:
     """A house with one polled topic, and a client that may come and go."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, slot: float = 0.5, **options: Any) -> None:
         self.house = House()
         self.upstream = Upstream()
         self.metrics = Metrics()
@@ -77,6 +78,7 @@ class Polled:
             self.house.now,
             lambda: 0.5,  # type: ignore[arg-type]
             self.metrics,
+            Slots(slot),
         )
 
         def fill(topic: DocumentTopic) -> ISource:
@@ -171,22 +173,25 @@ def test_ticks_that_come_late_do_not_add_up(polled: Polled) -> None:
 
 def test_two_sources_that_begin_together_do_not_stay_together() -> None:
     seconds = []
-    for chance in (0.0, 0.75):
-        polled = Polled()
-        polled.poller._around = Surroundings(
-            polled.house.hub,
-            Worker(None),
-            polled.house.clock,
-            polled.house.now,
-            lambda c=chance: c,  # type: ignore
-            polled.metrics,
-        )
+    for slot in (0.0, 0.75):
+        polled = Polled(slot)
         polled.client.connect()
         polled.upstream.answer()
         while not polled.wait(0.1):
             pass
-        seconds.append(polled.house.clock.seconds())
-    assert seconds[1] - seconds[0] == 0.75
+        seconds.append(polled.house.clock.seconds() % 1)
+    assert sorted(seconds) == [0.0, 0.75]
+
+
+def test_one_that_began_at_another_time_comes_to_its_place_too(polled: Polled) -> None:
+    polled.wait(0.25)
+    polled.client.connect()
+    polled.upstream.answer()
+    for _ in range(3):
+        while not polled.wait(1 / 16):
+            pass
+        assert polled.house.clock.seconds() % 1 == 0.5
+        polled.upstream.answer()
 
 
 def test_a_poll_never_overlaps_the_one_before(polled: Polled) -> None:

@@ -22,6 +22,7 @@ from pushd.interfaces import ISource, Kept
 from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue, Changes
 from pushd.sources.fetch import Answer
+from pushd.sources.pace import Slots
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
 from pushd.topic import DocumentTopic, Topic
@@ -120,6 +121,7 @@ class Shop:
             self.house.now,
             lambda: 0.5,
             self.house.metrics,
+            Slots(0.5),
         )
         self.config = config.parse(text, {})
         self.catalogue = Catalogue(self.config, self.house.hub, self._build)
