@@ -133,7 +133,8 @@ class _Patch:
         """
         whole = _replace(path, new)
         self.work.spend(500 + 4 * len(whole))
-        if self._inside(old, new, path, len(whole) + 1):
+        is_container = isinstance(new, dict | list)
+        if is_container and self._inside(old, new, path, len(whole) + 1):
             return False
         self._append(whole)
         return True
@@ -166,15 +167,16 @@ class _Patch:
 
     def _object(self, old: dict[str, Json], new: dict[str, Json], path: str) -> None:
         self.work.spend(2500 + 50 * (len(old) + len(new)))
-        for key in old:
+        alike = old.keys() == new.keys()
+        for key in () if alike else old:
             if key not in new:
                 self._write({"op": "remove", "path": _pointer(path, key)})
-        shared = [key for key in new if key in old]
+        shared = list(new) if alike else [key for key in new if key in old]
         olds, news = [old[key] for key in shared], [new[key] for key in shared]
         for place in differences(olds, news, self._most(path), self.work):
             key = shared[place]
             self.value(old[key], new[key], _pointer(path, key))
-        for key, value in new.items():
+        for key, value in () if alike else new.items():
             if key not in old:
                 self._write({"op": "add", "path": _pointer(path, key), "value": value})
 
