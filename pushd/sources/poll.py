@@ -170,20 +170,28 @@ class Poller:
     def _rest(self, seconds: float) -> None:
         """Go on polling after a pause, at once if it is none."""
         self._stop()
+        until = self._around.clock.seconds() + max(0.0, seconds)
         if seconds > 0:
-            self._resting = self._around.clock.callLater(seconds, self._start)
+            self._resting = self._around.clock.callLater(seconds, self._start, until)
         else:
-            self._start()
+            self._start(until)
 
-    def _start(self) -> None:
+    def _start(self, due: float) -> None:
+        """
+        Begin the loop.
+
+        :param due: when that should have been; a busy reactor calls late, and all whom it
+            called at once would stay together if their loops began now.
+        """
         self._resting = None
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = self._around.clock
-        self._loop.start(self._source.every).addErrback(
+        self._loop = loop = LoopingCall(self._tick)
+        loop.clock = self._around.clock
+        loop.start(self._source.every).addErrback(
             lambda failure: self.log.failure(
                 "poller of {topic!r} broke", failure, topic=self.topic.name
             )
         )
+        loop.starttime = due
 
     def _stop(self) -> None:
         if self._resting is not None:

@@ -194,6 +194,17 @@ def test_one_that_began_at_another_time_comes_to_its_place_too(polled: Polled) -
         polled.upstream.answer()
 
 
+def test_one_that_is_called_late_stays_at_its_place(polled: Polled) -> None:
+    polled.client.connect()
+    polled.upstream.answer()
+    polled.house.clock.advance(1.75)
+    assert polled.upstream.busy == 1
+    polled.upstream.answer()
+    assert polled.wait(0.6875) == 0
+    assert polled.wait(0.0625) == 1
+    assert polled.house.clock.seconds() == 2.5
+
+
 def test_a_poll_never_overlaps_the_one_before(polled: Polled) -> None:
     polled.client.connect()
     assert polled.wait(9) == 0
