@@ -80,6 +80,7 @@ class Server(Section, frozen=True):
     retry_spread: Some = 2.0
     retry_when_busy: Seconds = 30.0
     chunked: bool = True
+    compress: Literal["browsers", "all", "never"] = "browsers"
     drain: Some = 10.0
     client_timeout: Seconds = 60.0
     peer_timeout: Annotated[float, Meta(ge=1, le=86_400)] = 30.0

@@ -14,6 +14,8 @@ event), and ids are printable ASCII.
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -26,6 +28,21 @@ _LINE_BREAKS_OF_PYTHON = tuple(
     (character.encode(), b"\\u%04x" % ord(character)) for character in "\u0085\u2028\u2029"
 )
 _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
+
+_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+"""Deflated, of no known time, by no known system (RFC 1952, section 2.3)."""
+
+_LAST_BLOCK = b"\x03\0"
+"""A block of nothing that says that it is the last (RFC 1951, section 3.2.6)."""
+
+_NOT_WORTH_IT = 64
+"""Bytes that deflating would not make fewer."""
+
+_WORTH_TIME = 16_384
+"""
+Bytes up to which zlib is given time, about 0.1 ms. Of larger ones at its level
+6 comes 15 % less than at 2, in five times the time; and the reactor stands still.
+"""
 
 
 class Frame:
@@ -80,6 +97,8 @@ class WireFormat(msgspec.Struct, frozen=True):
     :ivar retry: tells, between two frames, after how many seconds to come back.
     :ivar pack: what a body is made of, around any number of bytes, which are
         whole frames or parts of one.
+    :ivar begin: what a body begins with, around a few bytes.
+    :ivar end: what it ends with, if it is not broken off.
     """
 
     name: str
@@ -88,6 +107,8 @@ class WireFormat(msgspec.Struct, frozen=True):
     heartbeat: bytes
     retry: Callable[[float], bytes]
     pack: Callable[[bytes], bytes] = bytes
+    begin: Callable[[bytes], bytes] = bytes
+    end: bytes = b""
 
 
 def sse_opening(retry: float, hello: bool) -> bytes:
@@ -192,9 +213,49 @@ SSE_WITH_TOPIC = WireFormat("sse+topic", "sse", _sse_with_topic, b":\n", sse_ret
 
 
 @cache
+def gzipped(format: WireFormat) -> WireFormat:
+    """
+    `format` as a gzip stream that is deflated once for all, whenever they joined.
+
+    What one compressor makes refers to nothing before it, and ends on a byte, so
+    that clients have all of it at once. There is no trailer: it would be the
+    checksum of what one client has been sent. Who was tried does not miss it;
+    a wrong one breaks Node and Python clients.
+    """
+
+    def begin(opening: bytes) -> bytes:
+        return _GZIP_HEADER + deflated(opening)
+
+    return msgspec.structs.replace(
+        format, name=f"{format.name} gzip", pack=deflated, begin=begin, end=_LAST_BLOCK
+    )
+
+
+def deflated(data: bytes) -> bytes:
+    """Blocks that refer to nothing before them and end on a byte (RFC 1951)."""
+    size = len(data)
+    if size <= _NOT_WORTH_IT:
+        return struct.pack("<xHH", size, size ^ 0xFFFF) + data
+    level = 6 if size <= _WORTH_TIME else 2
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+
+
+@cache
 def chunked(format: WireFormat) -> WireFormat:
     """`format` in the chunked transfer coding (RFC 9112, section 7.1)."""
-    return msgspec.structs.replace(format, name=f"{format.name} chunked", pack=chunk)
+
+    def pack(data: bytes) -> bytes:
+        return chunk(format.pack(data))
+
+    def begin(opening: bytes) -> bytes:
+        return chunk(format.begin(opening))
+
+    # One of nothing would be the last; that is not ours to send.
+    end = chunk(format.end) if format.end else b""
+    return msgspec.structs.replace(
+        format, name=f"{format.name} chunked", pack=pack, begin=begin, end=end
+    )
 
 
 def chunk(data: bytes) -> bytes:

@@ -77,6 +77,7 @@ class SSEStream:
         self._waiting: IDelayedCall | None = None
         self._head = head
         self._opening = wire.sse_opening(retry, hello)
+        self._end = b""
         transport: Any = request.channel.transport
         self._transport = transport
         # Of a transport that is a socket and nothing else, such as TLS.
@@ -90,7 +91,8 @@ class SSEStream:
         self._clock = feeds.clock
         # It may have been so since an answer before this one.
         self._slow = not impatient(self._transport)
-        self._head += format.pack(self._opening)
+        self._head += format.begin(self._opening)
+        self._end = format.end
         subscription = feeds.subscribe(topics, format, self, given)
         self._subscription = subscription
         self._request.notifyFinish().addErrback(self._left, subscription)
@@ -138,6 +140,8 @@ class SSEStream:
     def finish(self) -> None:
         """See :meth:`ISubscriber.finish`."""
         self._over()
+        if self._end:
+            self.write(self._end)
         self._request.unregisterProducer()
         self._request.finish()
 

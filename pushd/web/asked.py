@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from twisted.web.iweb import IRequest
-from werkzeug.datastructures import MIMEAccept
+from werkzeug.datastructures import Accept, MIMEAccept
 from werkzeug.http import parse_accept_header
 
 from pushd.errors import ClientError
@@ -116,6 +116,23 @@ def _sendable(name: str, value: str) -> str:
         detail = f"The value of {name!r} has a control character, or is not UTF-8."
         raise ClientError(400, detail, parameter="header")
     return value
+
+
+def by_browser(request: IRequest) -> bool:
+    """
+    Whether it was a browser that sent this, to a site with TLS or on its own machine
+    (W3C Fetch Metadata, section 2.4). Node's fetch says Sec-Fetch-Mode, and not this.
+    """
+    return bool(request.requestHeaders.hasHeader("Sec-Fetch-Site"))
+
+
+def takes_gzip(request: IRequest) -> bool:
+    """
+    Whether the client likes gzip, and not less than nothing (RFC 9110, section 12.5.3).
+    Without the header anything would do by the letter; who says nothing gets nothing.
+    """
+    accept = parse_accept_header(header(request, "Accept-Encoding"), Accept)
+    return 0 < accept.quality("gzip") >= accept.quality("identity")
 
 
 def representation(request: IRequest, offers: Sequence[str]) -> str:

@@ -108,12 +108,13 @@ class Reading:
         chunked = asked.switch(request, "chunked", self._server.chunked)
         chunked = chunked and request.clientproto == b"HTTP/1.1"
         hello = asked.switch(request, "hello", False)
+        compressed = self._compressed(request)
         try:
             topics = await self._topics(request, names)
             if all(topic.ended for topic in topics):
                 return _no_content(request)
             if request.method == b"HEAD":
-                _set_headers(request)
+                _set_headers(request, compressed)
                 return b""
             seat = self._admission.admit(request)
         except BusyError as error:
@@ -122,7 +123,7 @@ class Reading:
             reason = f"The history is not available: {error}"
             return self._send_away(request, chunked, "history", reason)
         request.notifyFinish().addBoth(seat.leave)
-        _set_headers(request)
+        _set_headers(request, compressed)
         stream = SSEStream(
             request,
             request.begin_stream(chunked),
@@ -135,10 +136,24 @@ class Reading:
         )
         if hello:
             format = wire.greeting(format)
+        if compressed:
+            format = wire.gzipped(format)
         if chunked:
             format = wire.chunked(format)
         stream.open(self._feeds, topics, format, asked.last_event_id(request))
         return _ONGOING
+
+    def _compressed(self, request: IRequest) -> bool:
+        """
+        Whether a stream is to be compressed. Raises ClientError.
+
+        Some libraries hold compressed bytes back, for good even. Browsers do not;
+        others have to ask for it, or the operator has to know them all.
+        """
+        compress = self._server.compress
+        wanted = compress == "all" or asked.by_browser(request)
+        wanted = asked.switch(request, "compress", wanted)
+        return wanted and compress != "never" and asked.takes_gzip(request)
 
     def _send_away(self, request: PushRequest, chunked: bool, why: str, reason: str) -> Resource:
         """
@@ -152,7 +167,7 @@ class Reading:
         """
         self._metrics.refused(why)
         retry = self._server.retry_when_busy * (1 + self._chance())
-        _set_headers(request)
+        _set_headers(request, compressed=False)
         body = wire.sse_later(retry, reason)
         head = request.begin_stream(chunked)
         request.channel.write(head + (wire.chunk(body) if chunked else body))
@@ -212,10 +227,13 @@ class _Ongoing(Resource):
 _ONGOING = _Ongoing()
 
 
-def _set_headers(request: PushRequest) -> None:
+def _set_headers(request: PushRequest, compressed: bool) -> None:
     """Set the headers of a stream."""
     for name, value in HEADERS.items():
         request.setHeader(name, value)
+    request.responseHeaders.addRawHeader("Vary", "Accept-Encoding")
+    if compressed:
+        request.setHeader("Content-Encoding", "gzip")
 
 
 def _gone(name: str) -> ClientError:

@@ -46,7 +46,9 @@ _log = Logger()
 
 _PROBES = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 
-_NO_SECRET = frozenset({"topic", "lastEventId", "client", "chunked", "hello", "wait", "event"})
+_NO_SECRET = frozenset(
+    {"topic", "lastEventId", "client", "chunked", "compress", "hello", "wait", "event"}
+)
 """Query parameters whose values may be logged; ``access_token`` and ``header`` may not."""
 
 _NAMES = _NO_SECRET | {"access_token", "header"}
