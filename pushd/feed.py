@@ -28,7 +28,7 @@ from pushd.event import mark
 from pushd.interfaces import IHub, IListener, ISubscriber, Why
 from pushd.metrics import Metrics
 from pushd.topic import DocumentTopic, Topic
-from pushd.wire import Frame, WireFormat
+from pushd.wire import Frame, Pieces, WireFormat
 
 BURST_BYTES = 4 * STEP_BYTES
 """What the events of one turn may weigh, to be written as they are to all."""
@@ -53,6 +53,8 @@ LEAVING_PER_SECOND = 1000
 
 LEAVING_STEP = 0.05
 """Seconds between one bunch of those and the next."""
+
+NOTHING = Pieces(b"", 1, bytes)
 
 _log = Logger()
 
@@ -153,7 +155,7 @@ class Feed:
         self._writing: tuple[bytes, Iterator[Subscription]] | None = None
         self._waiting: list[Subscription] = []
         self._call: IDelayedCall | None = None
-        self._replies: dict[Cursor, tuple[Sequence[bytes], Step]] = {}
+        self._replies: dict[Cursor, tuple[Pieces, Step]] = {}
         self._shared = 0
         self._spoke = feeds.clock.seconds()
         self._beat: IDelayedCall = feeds.clock.callLater(feeds.heartbeat, self._heartbeat)
@@ -316,7 +318,7 @@ class Feed:
     def _newest_status(self) -> int:
         return max(topic.status.number for topic in self.topics)
 
-    def next(self, cursor: Cursor, page: Page | None) -> tuple[Sequence[bytes], Step] | Older:
+    def next(self, cursor: Cursor, page: Page | None) -> tuple[Pieces, Step] | Older:
         """
         What a reader at `cursor` gets next, as bytes too: in pieces, each as much as
         a transport should be given at once. The many who come back to the same
@@ -337,15 +339,13 @@ class Feed:
     def _encoded(self, frames: Sequence[Frame]) -> bytes:
         return b"".join([frame.on(self.wire, self.mark) for frame in frames])
 
-    def _pieces(self, data: bytes) -> Sequence[bytes]:
-        if not data:
-            return ()
-        size = STEP_BYTES if len(data) > BURST_BYTES else len(data)
-        return [self.wire.pack(data[at : at + size]) for at in range(0, len(data), size)]
+    def _pieces(self, data: bytes) -> Pieces:
+        size = STEP_BYTES if len(data) > BURST_BYTES else BURST_BYTES
+        return Pieces(data, size, self.wire.pack)
 
-    def _share(self, cursor: Cursor, reply: tuple[Sequence[bytes], Step]) -> None:
+    def _share(self, cursor: Cursor, reply: tuple[Pieces, Step]) -> None:
         """Keep a reply for others at the same place, and not too many."""
-        size = sum(map(len, reply[0])) + REPLY_BYTES
+        size = reply[0].size + REPLY_BYTES
         self._shared += size
         if self._shared > SHARED_BYTES:
             self._replies.clear()
@@ -374,7 +374,7 @@ class Subscription:
         self.feed = feed
         self.subscriber = subscriber
         self._cursor: Cursor | None = cursor
-        self._unsent: Sequence[bytes] = ()
+        self._unsent = NOTHING
         self._sent = 0
         self._paused = False
         self._asking = False
@@ -403,7 +403,7 @@ class Subscription:
         if self._cursor is None:
             self._stand_at(self.feed.place())
         self._gone = True
-        self._unsent = ()
+        self._unsent = NOTHING
         self.feed.leave(self, why)
         _log.info(
             "{transport} stream of {topics} to {peer} ended after {duration} s, "
@@ -462,7 +462,7 @@ class Subscription:
                 self._count(0, len(piece))
                 self.subscriber.write(piece)
                 continue
-            self._unsent, self._sent = (), 0
+            self._unsent, self._sent = NOTHING, 0
             if complete:
                 self._go_live()
                 return

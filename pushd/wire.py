@@ -263,6 +263,30 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+class Pieces:
+    """
+    Bytes in pieces, each packed when it is first asked for: to deflate a large
+    document in one go would hold up everybody.
+
+    :ivar size: bytes, before they are packed.
+    """
+
+    def __init__(self, data: bytes, size: int, pack: Callable[[bytes], bytes]) -> None:
+        self.size = len(data)
+        self._pack = pack
+        self._pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        self._packed = [False] * len(self._pieces)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, number: int) -> bytes:
+        if not self._packed[number]:
+            self._pieces[number] = self._pack(self._pieces[number])
+            self._packed[number] = True
+        return self._pieces[number]
+
+
 def as_json(payload: Payload) -> bytes:
     """A payload's data as a JSON value on one line: text becomes a string."""
     return payload.data if payload.is_json else msgspec.json.encode(payload.data.decode())
