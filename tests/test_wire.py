@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from reader import Parser
 
 from pushd import wire
 from pushd.event import Payload
-from pushd.wire import SSE, SSE_WITH_TOPIC, Frame
+from pushd.wire import SSE, SSE_WITH_TOPIC, Frame, Pieces
 
 JSON = Payload("patch", b'[{"op":"remove","path":"/a"}]')
 TEXT = Payload(None, "a\nb\r\nc\rd\n\n é".encode(), is_json=False)
@@ -105,3 +107,55 @@ def test_a_status_says_since_when_and_why() -> None:
     assert payload.data == (
         b'{"state":"error","since":"2023-11-14T22:13:20.123Z","reason":"The source answered 500."}'
     )
+
+
+def inflated(data: bytes) -> bytes:
+    """What a client has of the beginning of a gzip stream, without waiting for more."""
+    return zlib.decompressobj(wbits=31).decompress(data)
+
+
+@given(st.lists(st.binary(max_size=200) | st.integers(0, 70_000).map(bytes), max_size=5))
+def test_each_part_of_a_gzip_stream_can_be_read_at_once_and_from_any_on(parts: list[bytes]) -> None:
+    gzipped = wire.gzipped(SSE)
+    packed = [gzipped.pack(part) for part in parts]
+    for first in range(len(parts) + 1):
+        sent, expected = gzipped.begin(b"retry: 1\n"), b"retry: 1\n"
+        for part, bytes_of_part in zip(parts[first:], packed[first:], strict=True):
+            sent, expected = sent + bytes_of_part, expected + part
+            assert inflated(sent) == expected
+        assert inflated(sent + gzipped.end) == expected
+
+
+def test_compressing_makes_no_small_thing_much_larger_and_large_ones_much_smaller() -> None:
+    pack = wire.gzipped(SSE).pack
+    assert len(pack(SSE.heartbeat)) == 7
+    for size in range(200):
+        assert len(pack(bytes(range(size)))) <= size + 10
+    for size in (500, 5_000, 16_384, 16_385, 500_000):
+        assert len(pack(b'{"price":12.5},' * (size // 15))) < size / 10
+
+
+def test_a_gzip_stream_in_chunks_ends_with_a_chunk_that_is_not_the_last_one() -> None:
+    chunked = wire.chunked(wire.gzipped(SSE))
+    assert chunked.name == "sse gzip chunked"
+    assert chunked.end == b"2\r\n\x03\0\r\n"
+    plain = wire.chunked(SSE)
+    assert (plain.begin(b"ab"), plain.pack(b"abc"), plain.end) == (
+        b"2\r\nab\r\n",
+        b"3\r\nabc\r\n",
+        b"",
+    )
+
+
+def test_pieces_are_packed_once_and_when_they_are_asked_for() -> None:
+    packed = []
+
+    def pack(data: bytes) -> bytes:
+        packed.append(data)
+        return data * 2
+
+    pieces = Pieces(b"abcdefg", 3, pack)
+    assert (len(pieces), pieces.size, packed) == (3, 7, [])
+    assert [pieces[1], pieces[1], pieces[2], pieces[0]] == [b"defdef", b"defdef", b"gg", b"abcabc"]
+    assert packed == [b"def", b"g", b"abc"]
+    assert len(Pieces(b"", 3, pack)) == 0
