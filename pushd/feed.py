@@ -370,6 +370,20 @@ class Subscription:
     shares with others, the transport has taken.
     """
 
+    __slots__ = (
+        "_asking",
+        "_began",
+        "_cursor",
+        "_events",
+        "_gone",
+        "_paused",
+        "_sent",
+        "_size",
+        "_unsent",
+        "feed",
+        "subscriber",
+    )
+
     def __init__(self, feed: Feed, subscriber: ISubscriber, cursor: Cursor) -> None:
         self.feed = feed
         self.subscriber = subscriber

@@ -30,6 +30,7 @@ from pushd.config import Config, Source
 from pushd.ending import Ending
 from pushd.errors import ConfigError
 from pushd.feed import Feeds
+from pushd.garbage import Garbage
 from pushd.history.memory import MemoryHistory
 from pushd.hub import Hub
 from pushd.interfaces import ISource
@@ -168,6 +169,7 @@ class Daemon(Service):
         self.catalogue = Catalogue(settings, self.hub, self._poller)
         self._always = Always(self.hub, self.catalogue, reactor, random.random)
         self._lag = Lag(reactor, self.metrics)
+        self._garbage = Garbage(reactor)
         self.admission = Admission(
             settings.server.max_clients,
             settings.server.max_clients_per_peer,
@@ -237,6 +239,7 @@ class Daemon(Service):
 
     def _begin(self) -> None:
         self._lag.start()
+        self._garbage.start()
         Deferred.fromCoroutine(self._always.follow()).addErrback(
             lambda failure: self.log.failure("sources cannot be opened", failure)
         )
@@ -311,6 +314,7 @@ class Daemon(Service):
     async def _stop_listening(self) -> None:
         self._always.stop()
         self._lag.stop()
+        self._garbage.stop()
         await self._listener.stop()
 
     async def _stop_upstream(self) -> None:

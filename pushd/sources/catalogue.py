@@ -30,6 +30,9 @@ from pushd.topic import DocumentTopic, Topic, private_key
 
 T = TypeVar("T")
 
+REMEMBERED = 4096
+"""How many names of message topics are remembered, so as not to look them up again."""
+
 _Build = Callable[
     [DocumentTopic, Source, str, Mapping[str, str], Callable[[], None], ISource | None], ISource
 ]
@@ -108,6 +111,7 @@ class Catalogue:
         self._directory = Directory(config)
         self._kept: dict[str, _Kept] = {}
         self._number: Counter[str] = Counter()
+        self._messages: set[str] = set()
 
     @property
     def names(self) -> list[str]:
@@ -122,6 +126,18 @@ class Catalogue:
     def wanted(self, names: Sequence[str]) -> frozenset[str]:
         """The headers that the sources of the topics called `names` want, in lower case."""
         return frozenset[str]().union(*map(self._directory.wanted, names))
+
+    def at_hand(self, name: str) -> Topic | None:
+        """
+        What :meth:`topic` gives to somebody who sends no headers, if it is there
+        already and nothing has to be asked or made for it; else None.
+        """
+        topic = self._hub.topics.get(name)
+        if topic is None or topic.ended or len(name) > self._directory.longest:
+            return None
+        known = name in self._kept if isinstance(topic, DocumentTopic) else name in self._messages
+        # A private topic's key is nobody's to ask for.
+        return topic if known and topic.name == name else None
 
     async def topic(self, name: str, given: Mapping[str, str]) -> Topic:
         """
@@ -221,12 +237,21 @@ class Catalogue:
         if directory.declared(name) or (directory.undeclared and await self._hub.recorded(name)):
             if directory is not self._directory:
                 raise _ReplacedError
-            return await self._hub.message_topic(name)
+            message_topic = await self._hub.message_topic(name)
+            self._remember(directory, name)
+            return message_topic
         if directory.past(name):
             return _ended(name)
         if directory.undeclared and returning:
             return await self._hub.message_topic(name)
         raise _unknown(f"There is no topic {name!r}", name, directory.names)
+
+    def _remember(self, directory: Directory, name: str) -> None:
+        """This may be read, as long as no other configuration says otherwise."""
+        if directory is self._directory:
+            if len(self._messages) >= REMEMBERED:
+                self._messages.clear()
+            self._messages.add(name)
 
     async def _document_topic(
         self,
@@ -289,6 +314,7 @@ class Catalogue:
         """
         before = self._directory
         after = self._directory = before.after(config)
+        self._messages.clear()
         for topic in tuple(self._hub.topics.values()):
             self._reassign(topic)
         for topic in tuple(self._hub.dropped.values()):

@@ -15,7 +15,6 @@ from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.python.failure import Failure
-from twisted.web.http import Request
 from zope.interface import implementer
 
 from pushd import wire
@@ -23,6 +22,7 @@ from pushd.feed import Feeds, Subscription
 from pushd.interfaces import ISubscriber
 from pushd.peer import impatient, silent, taken
 from pushd.topic import Topic
+from pushd.transports.response import Response
 from pushd.wire import WireFormat
 
 HEADERS = {
@@ -43,7 +43,7 @@ LOOKS = 5
 @implementer(IPushProducer, ISubscriber)
 class SSEStream:
     """
-    :param request: answered by this stream from here on.
+    :param response: written by this stream from here on.
     :param head: what goes out in front of the body.
     :param peer: the client's address, for the log.
     :param client: what the page calls itself.
@@ -53,9 +53,29 @@ class SSEStream:
     :param hello: whether the client wants to be greeted.
     """
 
+    __slots__ = (
+        "_client_timeout",
+        "_clock",
+        "_end",
+        "_full",
+        "_head",
+        "_opening",
+        "_peer_timeout",
+        "_response",
+        "_send",
+        "_slow",
+        "_subscription",
+        "_taken",
+        "_transport",
+        "_until",
+        "_waiting",
+        "client",
+        "peer",
+    )
+
     def __init__(
         self,
-        request: Request,
+        response: Response,
         head: bytes,
         *,
         peer: str,
@@ -67,7 +87,7 @@ class SSEStream:
     ) -> None:
         self.peer = peer
         self.client = client
-        self._request = request
+        self._response = response
         self._client_timeout = client_timeout
         self._peer_timeout = peer_timeout
         self._full = False
@@ -78,7 +98,7 @@ class SSEStream:
         self._head = head
         self._opening = wire.sse_opening(retry, hello)
         self._end = b""
-        transport: Any = request.channel.transport
+        transport: Any = response.channel.transport
         self._transport = transport
         # Of a transport that is a socket and nothing else, such as TLS.
         self._send = transport.socket.send if isinstance(transport, tcp.Server) else None
@@ -93,19 +113,22 @@ class SSEStream:
         self._slow = not impatient(self._transport)
         self._head += format.begin(self._opening)
         self._end = format.end
+        self._opening = b""
         subscription = feeds.subscribe(topics, format, self, given)
         self._subscription = subscription
-        self._request.notifyFinish().addErrback(self._left, subscription)
-        self._request.registerProducer(self, True)
+        self._response.begin(self)
         subscription.pull()
         if feeds.closed and self._subscription is not None:
             # It came on a connection that was accepted before, and has been told when to return.
             subscription.cut("drained")
 
-    def _left(self, reason: Failure, subscription: Subscription) -> None:
-        """The connection is lost, however it was."""
+    def lost(self, reason: Failure) -> None:
+        """The connection is no more, however it was lost."""
+        subscription = self._subscription
         self._over()
-        subscription.leave("client left" if reason.check(ConnectionDone) else "connection lost")
+        if subscription is not None:
+            why = reason.check(ConnectionDone)
+            subscription.leave("client left" if why else "connection lost")
 
     def _over(self) -> None:
         self._subscription = None
@@ -142,8 +165,7 @@ class SSEStream:
         self._over()
         if self._end:
             self.write(self._end)
-        self._request.unregisterProducer()
-        self._request.finish()
+        self._response.finish()
 
     def cut(self) -> None:
         """
@@ -151,12 +173,11 @@ class SSEStream:
         takes one for the end of it all, and does not come back.
         """
         self._over()
-        self._request.unregisterProducer()
         if self._full:
             # Losing it would first wait for a client that does not read.
-            self._transport.abortConnection()
+            self._response.abort()
         else:
-            self._request.loseConnection()
+            self._response.cut()
 
     # What the transport says.
 
@@ -179,7 +200,7 @@ class SSEStream:
             self._subscription.resume()
 
     def stopProducing(self) -> None:
-        """The connection is lost; notifyFinish says so too, and always."""
+        """The connection is lost; the response says so too, and always."""
 
     # How long a client may take nothing.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 from twisted.web.iweb import IRequest
 from werkzeug.datastructures import Accept, MIMEAccept
@@ -24,6 +25,9 @@ LONGEST_CLIENT = 128
 
 LONGEST_ACCEPT = 1024
 """How many characters of an Accept header are read; 16 KB of it would take 30 ms."""
+
+_REMEMBERED_ACCEPT = 256
+"""How many of them are worth remembering what came of them."""
 
 _CHARSET = re.compile(r";\s*charset=[^;,]*", re.IGNORECASE)
 _RESUME = ("lastEventId", "Last-Event-ID", "lastEventID", "last_event_id")
@@ -58,7 +62,7 @@ def last_event_id(request: IRequest) -> str | None:
     one that the page once put into the URL.
     """
     given = header(request, "Last-Event-ID")
-    for name in _RESUME:
+    for name in _RESUME if request.args else ():
         given = given or parameter(request, name)
     return given or None
 
@@ -131,7 +135,14 @@ def takes_gzip(request: IRequest) -> bool:
     Whether the client likes gzip, and not less than nothing (RFC 9110, section 12.5.3).
     Without the header anything would do by the letter; who says nothing gets nothing.
     """
-    accept = parse_accept_header(header(request, "Accept-Encoding"), Accept)
+    wanted = (header(request, "Accept-Encoding") or "")[:LONGEST_ACCEPT]
+    choose = _gzip if len(wanted) <= _REMEMBERED_ACCEPT else _gzip.__wrapped__
+    return choose(wanted)
+
+
+@lru_cache(maxsize=1024)
+def _gzip(wanted: str) -> bool:
+    accept = parse_accept_header(wanted, Accept)
     return 0 < accept.quality("gzip") >= accept.quality("identity")
 
 
@@ -145,12 +156,21 @@ def representation(request: IRequest, offers: Sequence[str]) -> str:
 
     :raises ClientError: 406, it wants none of them.
     """
-    # A charset is no part of what is negotiated; some clients name one all the same.
-    wanted = _CHARSET.sub("", (header(request, "Accept") or "*/*")[:LONGEST_ACCEPT])
-    accept = parse_accept_header(wanted, MIMEAccept)
-    best = max(offers, key=lambda offer: (accept.quality(offer), offer in accept.values()))
-    if accept.quality(best) <= 0:
+    wanted = (header(request, "Accept") or "*/*")[:LONGEST_ACCEPT]
+    # Not to remember what nobody will send again.
+    choose = _chosen if len(wanted) <= _REMEMBERED_ACCEPT else _chosen.__wrapped__
+    best = choose(wanted, tuple(offers))
+    if best is None:
         raise ClientError(
             406, f"There is {' and '.join(offers)}.", parameter="Accept", extra={"offers": offers}
         )
     return best
+
+
+@lru_cache(maxsize=256)
+def _chosen(wanted: str, offers: tuple[str, ...]) -> str | None:
+    """The media type of `offers` that an Accept header likes best; None if it wants none."""
+    # A charset is no part of what is negotiated; some clients name one all the same.
+    accept = parse_accept_header(_CHARSET.sub("", wanted), MIMEAccept)
+    best = max(offers, key=lambda offer: (accept.quality(offer), offer in accept.values()))
+    return best if accept.quality(best) > 0 else None

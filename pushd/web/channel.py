@@ -12,6 +12,7 @@ import math
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from twisted.internet import tcp
 from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -22,6 +23,8 @@ from twisted.web.http_headers import Headers
 from pushd.config import Server
 from pushd.errors import ClientError
 from pushd.peer import patience, taken
+from pushd.web.head import Head, read
+from pushd.web.plain import PlainRequest
 from pushd.web.problem import problem
 
 log = Logger()
@@ -32,6 +35,9 @@ MOST_BEHIND = 16_384
 
 LINGER = 3.0
 """Seconds for which one who was refused is still read from, and not heard."""
+
+_STAYS = (b"keep-alive",)
+"""What the Connection field of a client says that may ask for more later, if anything."""
 
 _TYPED = frozenset(range(32, 177)) | frozenset(b"\r\n")
 """Bytes that a request line may have, or that may stand before it."""
@@ -79,15 +85,63 @@ class PushChannel(HTTPChannel):
         if self._deaf:
             return
         try:
-            if not self.requests and data[0] not in _TYPED:
-                # A TLS handshake, for example, which has no line that could be waited for.
-                raise malformed()
+            if not self.requests:
+                if data[0] not in _TYPED:
+                    # A TLS handshake, for example, which has no line that could be waited for.
+                    raise malformed()
+                data = self.clearLineBuffer() + data
+                head = self._head(data)
+                if head is not None:
+                    self._headReceived(head)
+                    return
             super().dataReceived(data)
         except ClientError as error:
             self._refuse(error)
         except ValueError:
             # int() takes no Content-Length of thousands of digits.
             self._refuse(malformed())
+
+    def _head(self, data: bytes) -> Head | None:
+        """A request that is all there, and has no body; Twisted takes all others apart."""
+        if not data.endswith(b"\r\n\r\n") or len(data) > self.totalHeadersSize:
+            return None
+        return read(data, self.maxHeaders) if self.persistent else None
+
+    def _headReceived(self, head: Head) -> None:
+        """
+        Do what Twisted does when it has got a head line by line. Where it keeps
+        the first of these is private; there is no other way to its answer.
+        """
+        self._command, self._path, self._version = head.method, head.target, head.version
+        if self._is_plain(head):
+            self.requests.append(PlainRequest(self, head))
+        else:
+            request = self.requestFactory(self)
+            request.requestHeaders = head.headers
+            self.requests.append(request)
+            self.allHeadersReceived()
+        self.allContentReceived()
+
+    def _is_plain(self, head: Head) -> bool:
+        """Whether the site is to have a look at it first."""
+        return (
+            head.method == b"GET"
+            and head.version == b"HTTP/1.1"
+            and b"?" not in head.target
+            and len(head.target) <= self.bounds.max_url
+            and self.site.at_once is not None
+            and self.site.draining is None
+            and head.headers.getRawHeaders(b"Connection", _STAYS)[0].lower() in _STAYS
+        )
+
+    def make_whole(self, plain: PlainRequest, version: bytes) -> None:
+        """Go on with a request that cannot be answered at once."""
+        request = self.requestFactory(self)
+        request.requestHeaders = plain.requestHeaders
+        self.requests[-1] = request
+        self.persistent = self.checkPersistence(request, version)
+        request.gotLength(0)
+        request.requestReceived(plain.method, plain.path, version)
 
     def resetTimeout(self) -> None:
         """Called for whatever comes in: a byte now and then must not buy time."""
@@ -133,6 +187,14 @@ class PushChannel(HTTPChannel):
         self._dataBuffer = [behind] if behind else []
         if len(behind) > MOST_BEHIND:
             self._abort()
+
+    def getPeer(self) -> IAddress:
+        """Who is at the other end; with the PROXY protocol, the client."""
+        if self.address is not None and type(self.transport) is tcp.Server:
+            # The same, without making it anew.
+            return self.address
+        peer: IAddress = super().getPeer()
+        return peer
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Called with each header: whether another request may follow. Not while draining."""

@@ -7,6 +7,7 @@ One topic as a stream or as its document, several as a stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
@@ -24,9 +25,11 @@ from pushd.sources.catalogue import Catalogue
 from pushd.topic import DocumentTopic, Topic
 from pushd.transports.sse import HEADERS, SSEStream
 from pushd.web import asked
-from pushd.web.admission import Admission
+from pushd.web.admission import Admission, Seat
 from pushd.web.site import PushRequest
 from pushd.wire import SSE, SSE_WITH_TOPIC, WireFormat
+
+_OFFERS = (asked.EVENT_STREAM, asked.JSON)
 
 
 class Reading:
@@ -57,7 +60,7 @@ class Reading:
     async def topic(self, request: IRequest, name: str) -> Resource | bytes:
         """``GET /topics/{topic}``. Raises ClientError, and for a document HistoryError."""
         request.responseHeaders.addRawHeader("Vary", "Accept")
-        wanted = asked.representation(request, (asked.EVENT_STREAM, asked.JSON))
+        wanted = asked.representation(request, _OFFERS)
         if wanted == asked.EVENT_STREAM:
             return await self._stream(request, [name], SSE)
         try:
@@ -65,6 +68,41 @@ class Reading:
         except BusyError as error:
             self._metrics.refused(error.why)
             raise
+
+    def at_once(self, request: Any, name: str, prepare: Callable[[Any], None]) -> bool:
+        """
+        ``GET /topics/{topic}`` as nearly all ask for it, answered here and now: for a
+        stream, with no parameters, of a topic that is there.
+
+        :param request: a :class:`pushd.web.plain.PlainRequest`.
+        :param prepare: called before it is answered.
+        :returns: whether it was; if not, nothing was done.
+        """
+        try:
+            if asked.representation(request, _OFFERS) != asked.EVENT_STREAM:
+                return False
+            topic = self._catalogue.at_hand(name)
+            forwardable = self._catalogue.forwardable
+            if topic is None or (forwardable and asked.headers(request, forwardable)):
+                return False
+            seat = self._admission.admit(request)
+        except (ClientError, BusyError):
+            return False
+        prepare(request)
+        chunked = self._server.chunked
+        compressed = self._compressed(request)
+        self._begin(
+            request,
+            [topic],
+            SSE,
+            seat,
+            chunked=chunked,
+            client=None,
+            hello=False,
+            compressed=compressed,
+            vary=b"Vary: Accept\r\n",
+        )
+        return True
 
     async def events(self, request: IRequest) -> Resource | bytes:
         """``GET /events?topic=a&topic=b``. Raises ClientError."""
@@ -114,7 +152,7 @@ class Reading:
             if all(topic.ended for topic in topics):
                 return _no_content(request)
             if request.method == b"HEAD":
-                _set_headers(request, compressed)
+                _set_headers(request, compressed=compressed)
                 return b""
             seat = self._admission.admit(request)
         except BusyError as error:
@@ -122,11 +160,37 @@ class Reading:
         except HistoryError as error:
             reason = f"The history is not available: {error}"
             return self._send_away(request, chunked, "history", reason)
-        request.notifyFinish().addBoth(seat.leave)
-        _set_headers(request, compressed)
-        stream = SSEStream(
+        self._begin(
             request,
-            request.begin_stream(chunked),
+            topics,
+            format,
+            seat,
+            chunked=chunked,
+            client=client,
+            hello=hello,
+            compressed=compressed,
+        )
+        return _ONGOING
+
+    def _begin(
+        self,
+        request: Any,
+        topics: Sequence[Topic],
+        format: WireFormat,
+        seat: Seat,
+        *,
+        chunked: bool,
+        client: str | None,
+        hello: bool,
+        compressed: bool,
+        vary: bytes = b"",
+    ) -> None:
+        """Answer with a stream; from here on the request is spent."""
+        given = asked.last_event_id(request)
+        head = request.begin_stream(chunked, vary + _LINES[compressed])
+        stream = SSEStream(
+            request.hand_over(chunked, seat.leave),
+            head,
             peer=seat.peer,
             client=client,
             retry=self._server.retry + self._server.retry_spread * self._chance(),
@@ -140,8 +204,7 @@ class Reading:
             format = wire.gzipped(format)
         if chunked:
             format = wire.chunked(format)
-        stream.open(self._feeds, topics, format, asked.last_event_id(request))
-        return _ONGOING
+        stream.open(self._feeds, topics, format, given)
 
     def _compressed(self, request: IRequest) -> bool:
         """
@@ -167,9 +230,8 @@ class Reading:
         """
         self._metrics.refused(why)
         retry = self._server.retry_when_busy * (1 + self._chance())
-        _set_headers(request, compressed=False)
         body = wire.sse_later(retry, reason)
-        head = request.begin_stream(chunked)
+        head = request.begin_stream(chunked, _LINES[False])
         request.channel.write(head + (wire.chunk(body) if chunked else body))
         request.loseConnection()
         return _ONGOING
@@ -227,8 +289,22 @@ class _Ongoing(Resource):
 _ONGOING = _Ongoing()
 
 
-def _set_headers(request: PushRequest, compressed: bool) -> None:
-    """Set the headers of a stream."""
+_LINES = {
+    compressed: "".join(
+        f"{name}: {value}\r\n"
+        for name, value in {
+            **HEADERS,
+            "Vary": "Accept-Encoding",
+            **({"Content-Encoding": "gzip"} if compressed else {}),
+        }.items()
+    ).encode()
+    for compressed in (False, True)
+}
+"""The headers of a stream, as they are sent; by whether it is compressed."""
+
+
+def _set_headers(request: PushRequest, *, compressed: bool) -> None:
+    """Set the headers of a stream, for one who asks for no more than these."""
     for name, value in HEADERS.items():
         request.setHeader(name, value)
     request.responseHeaders.addRawHeader("Vary", "Accept-Encoding")

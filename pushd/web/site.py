@@ -28,8 +28,10 @@ from zope.interface import provider
 
 from pushd.config import Server
 from pushd.errors import ClientError
+from pushd.transports.response import Response
 from pushd.web.admission import Admission
 from pushd.web.channel import PushChannel, url_too_long
+from pushd.web.plain import PlainRequest
 
 Publishers = Callable[[str | None, str | None], bool]
 
@@ -101,6 +103,9 @@ class PushRequest(Request):
             )
         )
 
+    def parseCookies(self) -> None:
+        """Called when the headers are there. None of them are asked for."""
+
     def handleContentChunk(self, data: bytes) -> None:
         """Called with each part of the body. Raises ClientError when it does not end."""
         assert self.content is not None
@@ -129,7 +134,7 @@ class PushRequest(Request):
         """Routes depend on the path alone; a Host that is no name must not upset them."""
         return b"pushd"
 
-    def begin_stream(self, chunked: bool) -> bytes:
+    def begin_stream(self, chunked: bool, lines: bytes = b"") -> bytes:
         """
         The head of an answer whose body goes to the transport as it is: in chunks,
         made by whoever writes it, or delimited by the end of the connection (RFC
@@ -137,20 +142,33 @@ class PushRequest(Request):
         each client, and has no switch.
 
         :param chunked: whether the body is in chunks; for HTTP/1.1 only.
+        :param lines: further headers, as they are sent.
         """
         assert isinstance(self.channel, HTTPChannel) and not self.startedWriting
         self.startedWriting = True
         if chunked:
-            self.responseHeaders.setRawHeaders(b"Transfer-Encoding", [b"chunked"])
-            # So that finish() ends it.
-            self.chunked = 1
+            lines += b"Transfer-Encoding: chunked\r\n"
         else:
-            self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            self.responseHeaders.removeHeader(b"Connection")
+            lines += b"Connection: close\r\n"
             self.channel.persistent = False
-        lines = [b"%b %d %b" % (self.clientproto, self.code, self.code_message)]
+        head = [b"%b %d %b\r\n" % (self.clientproto, self.code, self.code_message)]
         for name, values in self.responseHeaders.getAllRawHeaders():
-            lines += [b"%b: %b" % (name, value) for value in values]
-        return b"\r\n".join([*lines, b"", b""])
+            head += [b"%b: %b\r\n" % (name, value) for value in values]
+        return b"".join([*head, lines, b"\r\n"])
+
+    def hand_over(self, chunked: bool, over: Callable[[], object]) -> Response:
+        """
+        What stands in this request's place from now on, when its stream has begun.
+
+        :param chunked: whether the body is in chunks.
+        :param over: called once, when the answer is over.
+        """
+        channel = self.channel
+        agent = self.getHeader(b"User-Agent")
+        response = Response(channel, self.uri, self.clientproto, agent, chunked=chunked, over=over)
+        channel.requests[channel.requests.index(self)] = response
+        return response
 
 
 class _Discreet:
@@ -193,13 +211,21 @@ class _Refused(Protocol):
 
 
 class PushSite(Site):
-    """Speaks HTTP/1.1 and nothing else, whatever is installed."""
+    """
+    Speaks HTTP/1.1 and nothing else, whatever is installed.
+
+    :ivar at_once: answers a request if it can do so at once, and tells whether
+        it has; the resource's, if it has such.
+    """
 
     protocol: Any = PushChannel
     draining: Deferred[None] | None = None
 
     def __init__(self, admission: Admission | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.at_once: Callable[[PlainRequest], bool] | None = getattr(
+            self.resource, "at_once", None
+        )
         self.channels: set[PushChannel] = set()
         self._complained = -math.inf
         self._admission = admission

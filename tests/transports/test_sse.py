@@ -34,7 +34,7 @@ def buffered(served: Served) -> int:
 
 
 def _held(stream: Any) -> int:
-    transport = stream._request.channel.transport
+    transport = stream._transport
     return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
 
 
