@@ -54,7 +54,7 @@ LEAVING_PER_SECOND = 1000
 LEAVING_STEP = 0.05
 """Seconds between one bunch of those and the next."""
 
-NOTHING = Pieces(b"", 1, bytes)
+NOTHING = Pieces(b"", 1, lambda data, before: data)
 
 _log = Logger()
 
@@ -152,6 +152,8 @@ class Feed:
         self._heard = self._newest_status()
         self._feeds = feeds
         self._pending: list[Frame] = []
+        # The end of what all live ones have been sent.
+        self._before = b""
         self._writing: tuple[bytes, Iterator[Subscription]] | None = None
         self._waiting: list[Subscription] = []
         self._call: IDelayedCall | None = None
@@ -185,7 +187,7 @@ class Feed:
             for member in tuple(self.live):
                 member.fall_behind(before)
         else:
-            packed = self.wire.pack(data)
+            packed = self._pack(data)
             self._feeds.metrics.saved(len(self.live) * self._lighter(frames, len(packed)))
             self._write(packed, len(frames))
 
@@ -215,9 +217,16 @@ class Feed:
         clock = self._feeds.clock
         quiet = clock.seconds() - self._spoke
         if quiet >= self._feeds.heartbeat and self._writing is None:
-            self._write(self.wire.pack(self.wire.heartbeat), 0)
+            self._write(self._pack(self.wire.heartbeat), 0)
             quiet = 0
         self._beat = clock.callLater(self._feeds.heartbeat - quiet, self._heartbeat)
+
+    def _pack(self, data: bytes) -> bytes:
+        """What all live ones are to be sent, and nobody else."""
+        packed = self.wire.pack(data, self._before)
+        if recall := self.wire.recall:
+            self._before = (self._before + data[-recall:])[-recall:]
+        return packed
 
     def _write(self, data: bytes, events: int) -> None:
         self._spoke = self._feeds.clock.seconds()
@@ -296,6 +305,12 @@ class Feed:
         self.members.add(subscription)
         self._feeds.metrics.opened(self.wire.transport)
         return subscription
+
+    def welcome(self, subscription: Subscription) -> None:
+        """A reader has caught up: one more that gets what all live ones get."""
+        self.live.add(subscription)
+        # It has not been sent the same as the others.
+        self._before = b""
 
     def leave(self, subscription: Subscription, why: Why) -> None:
         """A reader has gone."""
@@ -461,7 +476,7 @@ class Subscription:
         if self._cursor is None:
             # Whoever is in the middle of something would take it for a part of that.
             wire = self.feed.wire
-            self.subscriber.write(wire.pack(wire.retry(retry)))
+            self.subscriber.write(wire.pack(wire.retry(retry), b""))
         self.cut("drained")
 
     # Catching up.
@@ -508,7 +523,7 @@ class Subscription:
     def _go_live(self) -> None:
         """In the turn in which it caught up: nothing can come between."""
         self._cursor = None
-        self.feed.live.add(self)
+        self.feed.welcome(self)
         self._events -= self.feed.events
         self._size -= self.feed.size
         if self.feed.over:

@@ -35,8 +35,14 @@ _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _LAST_BLOCK = b"\x03\0"
 """A block of nothing that says that it is the last (RFC 1951, section 3.2.6)."""
 
-_NOT_WORTH_IT = 64
-"""Bytes that deflating would not make fewer."""
+_NOT_WORTH_IT = 16
+"""Bytes that deflating would not make fewer: a heartbeat, a reconnection time."""
+
+_RECALL = 4096
+"""
+Bytes that a feed keeps of what it has sent. More makes patches no smaller, and
+costs time at each; a compressor that goes on would keep 256 KB.
+"""
 
 _WORTH_TIME = 16_384
 """
@@ -96,7 +102,9 @@ class WireFormat(msgspec.Struct, frozen=True):
     :ivar heartbeat: what a quiet stream sends; every parser skips it.
     :ivar retry: tells, between two frames, after how many seconds to come back.
     :ivar pack: what a body is made of, around any number of bytes, which are
-        whole frames or parts of one.
+        whole frames or parts of one. It may refer to what went before: that is
+        b"" where not all readers have been given the same.
+    :ivar recall: how many bytes that went before it can use.
     :ivar begin: what a body begins with, around a few bytes.
     :ivar end: what it ends with, if it is not broken off.
     """
@@ -106,7 +114,8 @@ class WireFormat(msgspec.Struct, frozen=True):
     encode: Callable[[Frame, str | None], bytes]
     heartbeat: bytes
     retry: Callable[[float], bytes]
-    pack: Callable[[bytes], bytes] = bytes
+    pack: Callable[[bytes, bytes], bytes] = lambda data, before: data
+    recall: int = 0
     begin: Callable[[bytes], bytes] = bytes
     end: bytes = b""
 
@@ -217,27 +226,36 @@ def gzipped(format: WireFormat) -> WireFormat:
     """
     `format` as a gzip stream that is deflated once for all, whenever they joined.
 
-    What one compressor makes refers to nothing before it, and ends on a byte, so
-    that clients have all of it at once. There is no trailer: it would be the
-    checksum of what one client has been sent. Who was tried does not miss it;
-    a wrong one breaks Node and Python clients.
+    There is no trailer: it would be the checksum of what one client has been
+    sent. Who was tried does not miss it; a wrong one breaks Node and Python
+    clients.
     """
 
     def begin(opening: bytes) -> bytes:
-        return _GZIP_HEADER + deflated(opening)
+        return _GZIP_HEADER + deflated(opening, b"")
 
     return msgspec.structs.replace(
-        format, name=f"{format.name} gzip", pack=deflated, begin=begin, end=_LAST_BLOCK
+        format,
+        name=f"{format.name} gzip",
+        pack=deflated,
+        recall=_RECALL,
+        begin=begin,
+        end=_LAST_BLOCK,
     )
 
 
-def deflated(data: bytes) -> bytes:
-    """Blocks that refer to nothing before them and end on a byte (RFC 1951)."""
+def deflated(data: bytes, before: bytes) -> bytes:
+    """
+    Blocks that end on a byte, so that clients have all of it at once (RFC 1951).
+
+    :param before: what is directly in front of it for all who get it, or the
+        end of that. Patches of a document are much alike.
+    """
     size = len(data)
     if size <= _NOT_WORTH_IT:
         return struct.pack("<xHH", size, size ^ 0xFFFF) + data
     level = 6 if size <= _WORTH_TIME else 2
-    compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=before)
     return compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
 
 
@@ -245,8 +263,8 @@ def deflated(data: bytes) -> bytes:
 def chunked(format: WireFormat) -> WireFormat:
     """`format` in the chunked transfer coding (RFC 9112, section 7.1)."""
 
-    def pack(data: bytes) -> bytes:
-        return chunk(format.pack(data))
+    def pack(data: bytes, before: bytes) -> bytes:
+        return chunk(format.pack(data, before))
 
     def begin(opening: bytes) -> bytes:
         return chunk(format.begin(opening))
@@ -271,7 +289,7 @@ class Pieces:
     :ivar size: bytes, before they are packed.
     """
 
-    def __init__(self, data: bytes, size: int, pack: Callable[[bytes], bytes]) -> None:
+    def __init__(self, data: bytes, size: int, pack: Callable[[bytes, bytes], bytes]) -> None:
         self.size = len(data)
         self._pack = pack
         self._pieces = [data[at : at + size] for at in range(0, len(data), size)]
@@ -282,7 +300,7 @@ class Pieces:
 
     def __getitem__(self, number: int) -> bytes:
         if not self._packed[number]:
-            self._pieces[number] = self._pack(self._pieces[number])
+            self._pieces[number] = self._pack(self._pieces[number], b"")
             self._packed[number] = True
         return self._pieces[number]
 

@@ -117,7 +117,7 @@ def inflated(data: bytes) -> bytes:
 @given(st.lists(st.binary(max_size=200) | st.integers(0, 70_000).map(bytes), max_size=5))
 def test_each_part_of_a_gzip_stream_can_be_read_at_once_and_from_any_on(parts: list[bytes]) -> None:
     gzipped = wire.gzipped(SSE)
-    packed = [gzipped.pack(part) for part in parts]
+    packed = [gzipped.pack(part, b"") for part in parts]
     for first in range(len(parts) + 1):
         sent, expected = gzipped.begin(b"retry: 1\n"), b"retry: 1\n"
         for part, bytes_of_part in zip(parts[first:], packed[first:], strict=True):
@@ -126,13 +126,30 @@ def test_each_part_of_a_gzip_stream_can_be_read_at_once_and_from_any_on(parts: l
         assert inflated(sent + gzipped.end) == expected
 
 
+@given(st.lists(st.sampled_from([b":\n", b"data: hello, hello, world\n\n", bytes(5000)])))
+def test_a_part_of_a_gzip_stream_may_refer_to_what_went_before(parts: list[bytes]) -> None:
+    gzipped = wire.gzipped(SSE)
+    opening = b"retry: 1\n"
+    sent, before = gzipped.begin(opening), opening
+    for part in parts:
+        sent += gzipped.pack(part, before[-gzipped.recall :])
+        before += part
+        assert inflated(sent) == before
+
+
+def test_what_is_like_what_went_before_is_small() -> None:
+    patch = b'event: patch\ndata: [{"op":"replace","path":"/%d","value":1}]\nid: 4e4-%d.a5c1\n\n'
+    pack = wire.gzipped(SSE).pack
+    assert len(pack(patch % (2, 2), patch % (1, 1))) < len(pack(patch % (2, 2), b"")) / 3
+
+
 def test_compressing_makes_no_small_thing_much_larger_and_large_ones_much_smaller() -> None:
     pack = wire.gzipped(SSE).pack
-    assert len(pack(SSE.heartbeat)) == 7
+    assert len(pack(SSE.heartbeat, b"data: 1\n")) == 7
     for size in range(200):
-        assert len(pack(bytes(range(size)))) <= size + 10
+        assert len(pack(bytes(range(size)), b"")) <= size + 10
     for size in (500, 5_000, 16_384, 16_385, 500_000):
-        assert len(pack(b'{"price":12.5},' * (size // 15))) < size / 10
+        assert len(pack(b'{"price":12.5},' * (size // 15), b"")) < size / 10
 
 
 def test_a_gzip_stream_in_chunks_ends_with_a_chunk_that_is_not_the_last_one() -> None:
@@ -140,7 +157,7 @@ def test_a_gzip_stream_in_chunks_ends_with_a_chunk_that_is_not_the_last_one() ->
     assert chunked.name == "sse gzip chunked"
     assert chunked.end == b"2\r\n\x03\0\r\n"
     plain = wire.chunked(SSE)
-    assert (plain.begin(b"ab"), plain.pack(b"abc"), plain.end) == (
+    assert (plain.begin(b"ab"), plain.pack(b"abc", b"ab"), plain.end) == (
         b"2\r\nab\r\n",
         b"3\r\nabc\r\n",
         b"",
@@ -150,7 +167,8 @@ def test_a_gzip_stream_in_chunks_ends_with_a_chunk_that_is_not_the_last_one() ->
 def test_pieces_are_packed_once_and_when_they_are_asked_for() -> None:
     packed = []
 
-    def pack(data: bytes) -> bytes:
+    def pack(data: bytes, before: bytes) -> bytes:
+        assert before == b""
         packed.append(data)
         return data * 2
 

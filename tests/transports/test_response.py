@@ -47,7 +47,7 @@ async def test_a_stream_that_ends_leaves_no_cycle_behind(how: str) -> None:
             for one in streams:
                 getattr(one.transport, how)()
             await until(lambda: len(served.daemon.feeds) == 1)
-            await until(lambda: not any(one.open for one in streams))
+            await until(lambda: not any(one.open for one in served.connections[1:]))
             served.connections[1:] = []
             del streams, one
             await until(lambda: _own() == before)
