@@ -12,11 +12,12 @@ from zope.interface import implementer
 
 from pushd.config import History
 from pushd.event import Document, Draft, Payload
-from pushd.feed import Feeds, Subscription
+from pushd.feed import Feeds
 from pushd.history.memory import MemoryHistory
 from pushd.hub import Hub
 from pushd.interfaces import ISource, ISubscriber
 from pushd.metrics import Metrics
+from pushd.subscription import Subscription
 from pushd.topic import DocumentTopic, Topic
 from pushd.wire import SSE, SSE_WITH_TOPIC
 

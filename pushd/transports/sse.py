@@ -18,9 +18,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushd import wire
-from pushd.feed import Feeds, Subscription
+from pushd.feed import Feeds
 from pushd.interfaces import ISubscriber
 from pushd.peer import impatient, silent, taken
+from pushd.subscription import Subscription
 from pushd.topic import Topic
 from pushd.transports.response import Response
 from pushd.wire import WireFormat
