@@ -211,7 +211,9 @@ class Feed:
         if quiet >= self._feeds.heartbeat and self._writing is None:
             self._write(self._pack(self.wire.heartbeat), 0)
             quiet = 0
-        self._beat = clock.callLater(self._feeds.heartbeat - quiet, self._heartbeat)
+        # Not less than a moment: seconds are not exact.
+        wait = max(0.001, self._feeds.heartbeat - quiet)
+        self._beat = clock.callLater(wait, self._heartbeat)
 
     def _pack(self, data: bytes) -> bytes:
         """What all live ones are to be sent, and nobody else."""
