@@ -5,9 +5,9 @@ Idle clients are hundreds of thousands of objects. Each collection of all of
 them holds the reactor up for a tenth of a second and more, and while clients
 come, that happens again and again; it takes a third of what letting them in
 costs. So what has stayed for a while is frozen: it is looked at no more. It is
-freed all the same when the last reference to it goes. Only cycles that are
-frozen and then given up have to wait until little is left and all is
-looked at once more; so whatever lives for long must not leave any.
+freed all the same when the last reference to it goes. Only cycles that were
+frozen and then given up have to wait until all is looked at once more: a
+request that waited for something just then is one, a stream is none.
 """
 
 from __future__ import annotations
@@ -26,8 +26,14 @@ How many objects come, more than go, between two collections of the youngest:
 about 1,000 clients, and 2 ms.
 """
 
-MANY = 5_000
-"""How many objects have to have come, for what stays to be frozen."""
+MANY = 20_000
+"""
+How many of those have to stay, for them to be frozen. If fewer did, what was going on
+just then would be frozen for too little.
+"""
+
+OFTEN = 50
+"""How many times something is frozen before all is looked at again."""
 
 MUCH = 100_000
 """How many blocks of memory have to have come for their going to matter: about 1,500 clients."""
@@ -48,6 +54,7 @@ class Garbage:
         self._call: IDelayedCall | None = None
         self._threshold = gc.get_threshold()
         self._base = self._most = 0
+        self._times = 0
         self.frozen = 0
 
     def start(self) -> None:
@@ -75,24 +82,29 @@ class Garbage:
         self._call = self._clock.callLater(INTERVAL, self._look)
 
     def _look(self) -> None:
-        size = sys.getallocatedblocks()
         young, middle, _ = gc.get_count()
-        much = self._most - self._base
-        if much > MUCH and size - self._base < much / LEFT:
+        if self._few_are_left() or self._times >= OFTEN:
             self._thaw()
-        elif young >= MANY or middle:
-            self._freeze(1)
+        elif middle or young >= YOUNG / 2:
+            # What is new is looked at for the last time, if it is to be frozen.
+            gc.collect(1)
+            if len(gc.get_objects(2)) >= MANY:
+                self._freeze()
         self._again()
 
-    def _thaw(self) -> None:
-        """Look at all there is once more; little, or what a start has made."""
-        gc.unfreeze()
-        self._freeze(2)
-        self._most = sys.getallocatedblocks()
+    def _few_are_left(self) -> bool:
+        much = self._most - self._base
+        return much > MUCH and sys.getallocatedblocks() - self._base < much / LEFT
 
-    def _freeze(self, generation: int) -> None:
-        """Look at what is new for the last time."""
-        gc.collect(generation)
+    def _thaw(self) -> None:
+        """Look at all there is once more."""
+        gc.unfreeze()
+        gc.collect()
+        self._most = self._times = 0
+        self._freeze()
+
+    def _freeze(self) -> None:
         gc.freeze()
         self._most = max(self._most, sys.getallocatedblocks())
+        self._times += 1
         self.frozen += 1

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from pushd import garbage as collecting
 from pushd.garbage import INTERVAL, MANY, MUCH, Garbage
 
 
@@ -104,6 +105,39 @@ def test_a_cycle_that_was_frozen_is_collected_when_most_have_left(
     del many
     clock.advance(INTERVAL)
     assert there() is None
+
+
+def test_a_cycle_that_was_frozen_is_collected_after_a_while_whoever_stays(
+    garbage: Garbage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "OFTEN", 4)
+    clock.advance(INTERVAL)
+    cycle = Thing()
+    cycle.other = cycle
+    there = weakref.ref(cycle)
+    many = come(2 * MANY)
+    clock.advance(INTERVAL)
+    del cycle
+    for _ in range(2):
+        many += come(2 * MANY)
+        clock.advance(INTERVAL)
+    assert there() is not None
+    clock.advance(INTERVAL)
+    assert there() is None
+
+
+def test_what_is_going_on_is_not_frozen_for_the_sake_of_what_goes(
+    garbage: Garbage, clock: Clock
+) -> None:
+    clock.advance(INTERVAL)
+    for _ in range(5):
+        for _ in range(2 * MANY):
+            cycle = Thing()
+            cycle.other = cycle
+        waiting = Thing()
+        clock.advance(INTERVAL)
+        assert is_looked_at(waiting)
+    assert garbage.frozen == 1
 
 
 def test_small_comings_and_goings_do_not_have_all_looked_at_again(

@@ -105,7 +105,7 @@ class PushChannel(HTTPChannel):
         """A request that is all there, and has no body; Twisted takes all others apart."""
         if not data.endswith(b"\r\n\r\n") or len(data) > self.totalHeadersSize:
             return None
-        return read(data, self.maxHeaders) if self.persistent else None
+        return read(data, self.maxHeaders)
 
     def _headReceived(self, head: Head) -> None:
         """

@@ -49,7 +49,8 @@ async def test_a_stream_that_ends_leaves_no_cycle_behind(how: str) -> None:
             await until(lambda: len(served.daemon.feeds) == 1)
             await until(lambda: not any(one.open for one in served.connections[1:]))
             served.connections[1:] = []
-            del streams, one
+            del one
+            streams.clear()
             await until(lambda: _own() == before)
         finally:
             gc.enable()

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from served import Connection, Served
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from upstream import reactor, until
 
 from pushd import config
+from pushd.transports.sse import SSEStream
 from pushd.web.root import Root
 
 CONFIG = """
@@ -91,7 +93,7 @@ async def both(served: Served, monkeypatch: pytest.MonkeyPatch, *args: str, **he
     await answer(served, *args, **headers)
     short = await answer(served, *args, **headers)
     with monkeypatch.context() as patched:
-        patched.setattr(Root, "at_once", lambda *_: False)
+        patched.setattr(served.daemon._site, "at_once", None)
         return short, await answer(served, *args, **headers)
 
 
@@ -132,6 +134,38 @@ async def test_what_most_ask_for_is_answered_at_once(monkeypatch: pytest.MonkeyP
         for target in ("/topics/news", "/topics/a/b", "/topics/doc", "/topics/ne%77s"):
             stream = await served.stream(target, accept="text/event-stream", origin="https://a.b")
             assert stream.answer.headers["content-type"] == "text/event-stream"
+
+
+async def test_a_stream_that_begins_while_the_daemon_ends_is_its_connections_last() -> None:
+    async with Served(CONFIG) as served:
+        await ready(served)
+        served.daemon._site.draining = Deferred()
+        stream = await served.stream("/topics/news")
+        assert stream.answer.headers["connection"] == "close"
+
+
+async def test_a_body_without_chunks_ends_with_its_connection() -> None:
+    async with Served(CONFIG.replace("[server]", "[server]\nchunked = false")) as served:
+        stream = await ready(served)
+        await until(lambda: b"id:" in stream.body)
+        stream = await served.stream("/topics/news")
+        assert stream.answer.headers["connection"] == "close"
+        assert "transfer-encoding" not in stream.answer.headers
+        served.daemon.hub.end(served.daemon.hub.topics["news"])
+        await until(lambda: not stream.open)
+        assert not stream.body.endswith(b"0\r\n\r\n")
+
+
+async def test_a_stream_that_cannot_begin_is_broken_off_and_gives_its_seat_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Served(CONFIG) as served:
+        await ready(served)
+        monkeypatch.setattr(SSEStream, "open", None)
+        stream = await served.send("/topics/news")
+        await until(lambda: not stream.open)
+        assert stream.received == b""
+        assert served.daemon.admission.streams == 3
 
 
 async def test_who_finds_no_seat_is_counted_and_told_once() -> None:

@@ -841,3 +841,17 @@ async def test_who_reads_no_answers_does_not_fill_the_memory() -> None:
 def gauge() -> int:
     """Bytes that this process has in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+# However it comes.
+
+
+@pytest.mark.parametrize("cut", range(1, len(GET)))
+def test_a_head_in_two_pieces_is_answered_as_one_in_one_piece(cut: int) -> None:
+    answer = Client().send(GET[:cut], GET[cut:]).answer
+    assert (answer.status, answer.raw_body) == (200, b"ok")
+
+
+def test_what_looks_whole_but_is_the_rest_of_something_is_not_taken_for_whole() -> None:
+    client = Client().send(b"X", GET)
+    assert [request.method for request in client.answers.asked] == [b"XGET"]
