@@ -85,7 +85,7 @@ class Pushd(Peer):
     def arguments(self, folder: Path) -> list[str]:
         """See :meth:`Peer.arguments`."""
         (folder / "pushd.toml").write_text(
-            "[server]\nmax_clients = 60000\ncompress = \"never\"\n"
+            '[server]\nmax_clients = 60000\ncompress = "never"\n'
             '[publish]\ntokens = ["bench"]\ntopics = ["bench"]\nmax_rate = 1000000.0\n'
             f"{self._sources}"
         )
