@@ -65,7 +65,7 @@ def chart(title: str, unit: str, rows: list[tuple[str, float, float, float]]) ->
             f'<path d="M{LEFT + least * scale:.1f} {centre}H{LEFT + most * scale:.1f}" '
             f'stroke="#14202b" stroke-width="2"/>',
             f'<text x="{max(end, LEFT + most * scale) + 8:.1f}" y="{y + 17}" fill="#14202b">'
-            f"{middle:.3g}</text>",
+            f"{middle:{',.0f' if middle >= 100 else '.3g'}}</text>",
         ]
     return "\n".join([*parts, "</svg>", ""])
 
