@@ -12,6 +12,21 @@ from typing import Any, ClassVar, Protocol
 
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+
+FRAMING = {True: b"Transfer-Encoding: chunked\r\n", False: b"Connection: close\r\n"}
+"""How a body is delimited (RFC 9112, section 6.3), by whether it is in chunks."""
+
+
+def fields(headers: Headers) -> bytes:
+    """Headers, as they are sent."""
+    return b"".join(
+        [
+            b"%b: %b\r\n" % (name, value)
+            for name, values in headers.getAllRawHeaders()
+            for value in values
+        ]
+    )
 
 
 class Stream(Protocol):

@@ -20,7 +20,7 @@ from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.server import version as server
 
-from pushd.transports.response import Response
+from pushd.transports.response import FRAMING, Response, fields
 from pushd.web.head import Head
 
 log = Logger()
@@ -79,15 +79,10 @@ class PlainRequest:
 
     def begin_stream(self, chunked: bool, lines: bytes = b"") -> bytes:
         """The head of the answer, see :meth:`pushd.web.site.PushRequest.begin_stream`."""
-        if chunked:
-            lines += b"Transfer-Encoding: chunked\r\n\r\n"
-        else:
-            lines += b"Connection: close\r\n\r\n"
+        if not chunked:
             self._channel.persistent = False
-        if self._headers is not None:
-            for name, values in self._headers.getAllRawHeaders():
-                lines = b"".join([b"%b: %b\r\n" % (name, value) for value in values]) + lines
-        return _first_lines(int(time.time())) + lines
+        further = b"" if self._headers is None else fields(self._headers)
+        return _first_lines(int(time.time())) + further + lines + FRAMING[chunked] + b"\r\n"
 
     def hand_over(self, chunked: bool, over: Callable[[], object]) -> Response:
         """What stands in its place, see :meth:`pushd.web.site.PushRequest.hand_over`."""

@@ -28,7 +28,7 @@ from zope.interface import provider
 
 from pushd.config import Server
 from pushd.errors import ClientError
-from pushd.transports.response import Response
+from pushd.transports.response import FRAMING, Response, fields
 from pushd.web.admission import Admission
 from pushd.web.channel import PushChannel, url_too_long
 from pushd.web.plain import PlainRequest
@@ -146,16 +146,11 @@ class PushRequest(Request):
         """
         assert isinstance(self.channel, HTTPChannel) and not self.startedWriting
         self.startedWriting = True
-        if chunked:
-            lines += b"Transfer-Encoding: chunked\r\n"
-        else:
+        if not chunked:
             self.responseHeaders.removeHeader(b"Connection")
-            lines += b"Connection: close\r\n"
             self.channel.persistent = False
-        head = [b"%b %d %b\r\n" % (self.clientproto, self.code, self.code_message)]
-        for name, values in self.responseHeaders.getAllRawHeaders():
-            head += [b"%b: %b\r\n" % (name, value) for value in values]
-        return b"".join([*head, lines, b"\r\n"])
+        first = b"%b %d %b\r\n" % (self.clientproto, self.code, self.code_message)
+        return first + fields(self.responseHeaders) + lines + FRAMING[chunked] + b"\r\n"
 
     def hand_over(self, chunked: bool, over: Callable[[], object]) -> Response:
         """
