@@ -17,7 +17,7 @@ from benchmarks.benchmark import (
     share,
 )
 from benchmarks.load import Answer, Load, load
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peers import PEERS, Peer, TimedPushd
 from benchmarks.process import Process
 
 BATCH = 10
@@ -103,6 +103,7 @@ class Many(Benchmark):
     measures = {  # noqa: RUF012  # read only
         "last": Measure("a broadcast's last delivery, median", "ms", times={"c": 1.5}),
         "slowest": Measure("the slowest one's", "ms"),
+        "held": Measure("the longest that a timer waited for its turn", "ms", most=50.0),
         "delivery": Measure("CPU per delivery", "us"),
         "generator": GENERATOR,
         **FAULTS,
@@ -110,7 +111,10 @@ class Many(Benchmark):
 
     def run(self, peer: str, scale: Scale) -> Figures:
         """See :meth:`Benchmark.run`."""
-        server = PEERS[peer]()
+        figures = self._broadcasts(PEERS[peer](), scale)
+        return {**figures, "held": _held(scale)} if peer == "pushd" else figures
+
+    def _broadcasts(self, server: Peer, scale: Scale) -> Figures:
         with server.running() as process, load(server.port, [server.read], server.publish) as load_:
             load_.open(scale.clients, 2000)
             load_.publish(scale.warm_up, 2.0)
@@ -123,3 +127,14 @@ class Many(Benchmark):
                 "generator": share(answer) * 100,
                 **faults(answer),
             }
+
+
+def _held(scale: Scale) -> float:
+    """How long others wait while broadcasts go out: milliseconds, in a run of its own."""
+    server = TimedPushd()
+    with server.running() as process, load(server.port, [server.read], server.publish) as load_:
+        load_.open(scale.clients, 2000)
+        load_.publish(scale.warm_up, 2.0)
+        said = process.output.stat().st_size
+        load_.publish(scale.seconds / 2, 2.0)
+        return server.latest(process, said)

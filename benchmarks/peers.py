@@ -7,6 +7,7 @@ stream, and sends what is POSTed to all who listen.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tempfile
@@ -77,6 +78,7 @@ class Pushd(Peer):
     name = "pushd"
     title = "pushd"
     read = write = "/topics/bench"
+    twistd: ClassVar[tuple[str, ...]] = (str(BIN / "twistd"),)
 
     def __init__(self, sources: str = "") -> None:
         super().__init__()
@@ -90,8 +92,20 @@ class Pushd(Peer):
             f"{self._sources}"
         )
         listen = f"tcp:{self.port}:interface=127.0.0.1"
-        twistd = [str(BIN / "twistd"), "-n", "--pidfile="]
-        return [*twistd, "pushd", "-c", str(folder / "pushd.toml"), "--listen", listen]
+        options = ["-n", "--pidfile=", "pushd", "-c", str(folder / "pushd.toml")]
+        return [*self.twistd, *options, "--listen", listen]
+
+
+class TimedPushd(Pushd):
+    """The same, which also says when a timer was late."""
+
+    twistd = (sys.executable, str(HERE / "timed.py"))
+
+    @staticmethod
+    def latest(process: Process, since: int) -> float:
+        """By how many milliseconds one was at most, behind the first `since` bytes it said."""
+        said = process.output.read_bytes()[since:].decode()
+        return max(map(float, re.findall(r"^late ([\d.]+)$", said, re.MULTILINE)), default=0.0)
 
 
 class Nchan(Peer):

@@ -159,8 +159,10 @@ class Metrics:
     def delivered(self, transport: str, clients: int, events: int, size: int) -> None:
         """Each of `clients` was sent the same `events`, `size` bytes altogether."""
         series = self._transports.get(transport) or self._transport(transport)
-        series.deliveries.inc(clients * events)
-        series.sent.inc(clients * size)
+        if events:
+            series.deliveries.inc(clients * events)
+        if size:
+            series.sent.inc(clients * size)
 
     def saved(self, size: int) -> None:
         """Clients were sent so much less than if each had polled."""

@@ -75,14 +75,6 @@ def patience(transport: Any, seconds: float) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
-def impatient(transport: Any) -> bool:
-    """Whether the system gives up, for itself, a peer that acknowledges nothing."""
-    connection = _socket(transport)
-    if sys.platform != "linux" or connection is None:
-        return True
-    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
-
-
 def taken(transport: Any) -> int | None:
     """
     How many bytes the peer's system has acknowledged since the connection began;

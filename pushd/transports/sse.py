@@ -20,7 +20,7 @@ from zope.interface import implementer
 from pushd import wire
 from pushd.feed import Feeds
 from pushd.interfaces import ISubscriber
-from pushd.peer import impatient, silent, taken
+from pushd.peer import silent, taken
 from pushd.subscription import Subscription
 from pushd.topic import Topic
 from pushd.transports.response import Response
@@ -111,7 +111,7 @@ class SSEStream:
         """Subscribe; see :meth:`Feeds.subscribe`."""
         self._clock = feeds.clock
         # It may have been so since an answer before this one.
-        self._slow = not impatient(self._transport)
+        self._slow = self._response.channel.patient
         self._head += format.begin(self._opening)
         self._end = format.end
         self._opening = b""

@@ -52,6 +52,8 @@ class PushChannel(HTTPChannel):
 
     :cvar bounds: sizes in bytes, times in seconds.
     :ivar address: who is at the other end; with the PROXY protocol, the proxy.
+    :ivar patient: whether the system leaves it to us to give this client up; from the
+        first time on that it has no room.
     """
 
     bounds: ClassVar[Server] = Server()
@@ -60,6 +62,7 @@ class PushChannel(HTTPChannel):
     timeOut: Any
     site: Any
     address: IAddress | None = None
+    patient = False
 
     _answering = False
     _answered: Request | None = None
@@ -242,6 +245,7 @@ class PushChannel(HTTPChannel):
             self._full = True
             # Linux takes a living peer that has no room for a lost one.
             patience(self.transport, math.inf)
+            self.patient = True
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
