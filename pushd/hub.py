@@ -7,6 +7,7 @@ an id that could be forgotten and given to another event. What is committed in
 one turn of the reactor is passed on together at its end.
 
 The hub knows who watches what. It does not know clients, sources or storage.
+While nothing can be recorded, that is the status of all topics.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushd.cursor import Page, frame, status_frame
+from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event
-from pushd.interfaces import IHistory, IHub, IListener, ISource, Kept
+from pushd.interfaces import IHistory, IHistoryListener, IHub, IListener, ISource, Kept
 from pushd.metrics import Metrics
 from pushd.topic import DocumentTopic, MessageTopic, State, Status, Topic
 from pushd.wire import Frame
@@ -34,13 +36,14 @@ MESSAGES_LINGER = 10.0
 """Seconds for which the log of a message topic outlives its last reader."""
 
 
-@implementer(IHub)
+@implementer(IHub, IHistoryListener)
 class Hub:
     """
     :param history: where events are recorded.
     :param clock: tells intervals and ends turns.
     :param now: seconds since 1970, for the eyes of people.
     :param metrics: count what is recorded, and how long it takes to the clients.
+    :ivar came_back: called when a history that was not available, or not the same, is so again.
     """
 
     log = Logger()
@@ -69,13 +72,15 @@ class Hub:
         self._sources: dict[str, tuple[ISource, float | None]] = {}
         self._lingering: dict[str, IDelayedCall] = {}
         self._changes_of_status = 0
+        self._unavailable: str | None = None
         self._closed = False
+        self.came_back: Callable[[], object] = lambda: None
 
     # From publishers to listeners.
 
     async def open(self) -> None:
         """Open the history; nothing works before."""
-        self.head = await self._history.open(self._committed)
+        self.head = await self._history.open(self)
         self.epoch = self._history.epoch
 
     def publish(self, draft: Draft) -> Deferred[tuple[Event, ...]]:
@@ -109,6 +114,13 @@ class Hub:
 
     def tell(self, topic: Topic, state: State, reason: str | None) -> None:
         """See :meth:`IHub.tell`."""
+        topic.health = state, reason
+        self._tell(topic)
+
+    def _tell(self, topic: Topic) -> None:
+        state, reason = topic.health
+        if self._unavailable is not None:
+            state, reason = "error", f"The history is not available: {self._unavailable}"
         if (topic.status.state, topic.status.reason) == (state, reason):
             return
         since = topic.status.since if topic.status.state == state else self._now()
@@ -127,7 +139,10 @@ class Hub:
         for listener in tuple(self._listeners.get(topic, ())):
             listener.cut()
 
-    def _committed(self, events: Sequence[Event], document: Document | None) -> None:
+    # What the history tells.
+
+    def committed(self, events: Sequence[Event], document: Document | None) -> None:
+        """See :meth:`IHistoryListener.committed`."""
         self.head = events[-1].seq
         topic = self.topics.get(events[0].topic)
         if topic is None or isinstance(topic, DocumentTopic) is (document is None):
@@ -136,6 +151,35 @@ class Hub:
         _record(topic, events, document)
         for event in events:
             self._offer(topic, frame(event, self.epoch))
+
+    def unavailable(self, reason: str) -> None:
+        """See :meth:`IHistoryListener.unavailable`."""
+        if self._unavailable is None:
+            self.log.error("the history is not available: {reason}", reason=reason)
+        self._unavailable = reason
+        self._tell_all()
+
+    def available(self) -> None:
+        """See :meth:`IHistoryListener.available`."""
+        if self._unavailable is not None:
+            self.log.info("the history is available again")
+            self._unavailable = None
+            self._tell_all()
+            self.came_back()
+
+    def _tell_all(self) -> None:
+        for topic in (*self.topics.values(), *self.dropped.values()):
+            self._tell(topic)
+
+    def restarted(self, head: int) -> None:
+        """See :meth:`IHistoryListener.restarted`. All readers come back, and are told so."""
+        self.log.warn("the history was lost: all clients begin anew")
+        self.epoch, self.head = self._history.epoch, head
+        for topic in tuple(self.topics.values()):
+            self._drop(topic)
+        for topic in tuple(self._listeners):
+            self.cut(topic)
+        self.came_back()
 
     def _offer(self, topic: Topic, frame: Frame) -> None:
         for listener in self._listeners.get(topic, ()):
@@ -207,16 +251,15 @@ class Hub:
         return topic
 
     async def _open(self, key: str, make: Callable[[str, Kept], T]) -> Topic:
-        """One at a time: while a topic is read, more of it may be recorded."""
-        while key not in self.topics:
-            head = self.head
-            kept = await self._history.load(key)
-            if head == self.head:
-                self.topics[key] = make(key, kept)
-                self._linger(self.topics[key])
-                if key in self.dropped:
-                    # Who read it in its former life comes back to this one.
-                    self.cut(self.dropped[key])
+        """One at a time, so that none is made twice."""
+        if key not in self.topics:
+            topic = make(key, await self._history.load(key))
+            self.topics[key] = topic
+            self._tell(topic)
+            self._linger(topic)
+            if key in self.dropped:
+                # Who read it in its former life comes back to this one.
+                self.cut(self.dropped[key])
         return self.topics[key]
 
     def refill(
@@ -237,8 +280,19 @@ class Hub:
 
     def drop(self, topic: Topic) -> None:
         """See :meth:`IHub.drop`."""
-        if self.topics.get(topic.key) is not topic:
-            return
+        if self.topics.get(topic.key) is topic:
+            is_filled = topic.key in self._sources
+            self._drop(topic)
+            if is_filled:
+                self._history.forget(topic.key).addErrback(self._not_forgotten, topic)
+
+    def _not_forgotten(self, failure: Failure, topic: Topic) -> None:
+        failure.trap(HistoryError)
+        self.log.warn(
+            "{topic!r} is not forgotten: {reason}", topic=topic.name, reason=str(failure.value)
+        )
+
+    def _drop(self, topic: Topic) -> None:
         del self.topics[topic.key]
         lingering = self._lingering.pop(topic.key, None)
         if lingering is not None:
@@ -253,7 +307,6 @@ class Hub:
             if topic in self._watchers:
                 source.unwatched()
             source.forgotten()
-            self._history.forget(topic.key)
 
     # Watching.
 
