@@ -77,3 +77,7 @@ class ConfigError(PushdError):
 
 class HistoryError(PushdError):
     """The history cannot record or read just now."""
+
+
+class OvertakenError(HistoryError):
+    """Not recorded, and not to be: another node fills the topic now, or did meanwhile."""
