@@ -39,12 +39,12 @@ from pushd.listening import Listener
 from pushd.metrics import Metrics
 from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue, check_expressions
-from pushd.sources.connection import trust_root
 from pushd.sources.fetchers import Fetchers
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
 from pushd.systemd import Notifier
 from pushd.topic import DocumentTopic
+from pushd.trust import trust_root
 from pushd.web.admission import Admission
 from pushd.web.cors import Cors
 from pushd.web.monitoring import Monitoring
