@@ -65,10 +65,10 @@ class Leased:
         self._refreshed()
 
     def refresh(self) -> Deferred[None]:
-        """See :meth:`ISource.refresh`. The topic is watched meanwhile."""
+        """See :meth:`ISource.refresh`. The topic is watched meanwhile, or about to be."""
         if self._polling:
             return self.poller.refresh()
-        if not self._watched or self._is_told:
+        if self._topic.ended or self._is_told:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
@@ -90,7 +90,6 @@ class Leased:
             self.poller.heard(report or Report(*self._topic.health), is_last=True)
         elif report is not None:
             self.poller.heard(report)
-        self._had_to_wait = False
         self._begin()
 
     def revoked(self) -> None:

@@ -205,6 +205,17 @@ def test_who_had_to_wait_does_not_begin_together_with_all_others_that_had_to(nod
     assert node.wait(0.2) == 1
 
 
+def test_nor_does_who_lost_it_for_a_while_as_all_nodes_may_have(node: Node) -> None:
+    node.client.connect()
+    node.leased.granted(0, None)
+    node.upstream.answer([1])
+    node.leased.revoked()
+    node.wait(5)
+    node.leased.granted(1, None)
+    assert node.wait(0.4) == 0
+    assert node.wait(0.2) == 1
+
+
 def test_what_is_granted_at_once_begins_at_once(node: Node) -> None:
     node.other_node_records([1])
     node.client.connect()
@@ -282,6 +293,30 @@ def test_a_refresh_takes_what_another_node_keeps_fresh(node: Node) -> None:
     node.leased.elsewhere(Report("ok"))
     assert refreshed.called
     assert node.upstream.asked == 0
+
+
+def test_what_another_node_kept_fresh_once_may_be_old_now(node: Node) -> None:
+    test_a_refresh_takes_what_another_node_keeps_fresh(node)
+    node.house.hub.unwatch(node.topic)
+    node.house.hub.watch(node.topic)
+    refreshed = node.house.hub.refresh(node.topic)
+    assert not refreshed.called
+    node.leased.elsewhere(Report("ok"))
+    assert refreshed.called
+    node.leased.granted(9, None)
+    refreshed = node.house.hub.refresh(node.topic)
+    assert not refreshed.called, "there is more that this node has not been told"
+    node.house.hub.unwatch(node.topic)
+
+
+def test_a_refresh_goes_on_with_the_source_that_takes_over(node: Node) -> None:
+    node.house.hub.watch(node.topic)
+    refreshed = node.house.hub.refresh(node.topic)
+    node.house.hub.refill(node.topic, lambda before: node.fill(node.topic, before), 60.0)
+    assert not refreshed.called
+    node.leased.granted(0, None)
+    node.upstream.answer([1])
+    assert refreshed.called
 
 
 def test_a_refresh_waits_for_the_first_answer_that_another_node_gets(node: Node) -> None:

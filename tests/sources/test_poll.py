@@ -615,6 +615,21 @@ def test_who_took_over_leaves_it_alone_and_tells_its_readers(polled: Polled) -> 
     assert polled.wait(0.2) == 1
 
 
+def test_failures_from_before_another_node_did_well_do_not_count(polled: Polled) -> None:
+    polled.client.connect()
+    for _ in range(5):
+        polled.upstream.answer(b"", 500)
+        while not polled.upstream.busy:
+            polled.wait(0.5)
+    polled.client.drop()
+    polled.poller.heard(Report("ok"))
+    polled.client.connect()
+    while not polled.upstream.busy:
+        polled.wait(0.5)
+    polled.upstream.answer(b"", 500)
+    assert polled.poller.report().rest <= 2
+
+
 def test_who_takes_over_need_not_all_begin_at_once(polled: Polled) -> None:
     polled.house.snapshot("stocks", [1])
     polled.poller.heard(Report("ok"), is_last=True)
