@@ -12,9 +12,10 @@ While nothing can be recorded, that is the status of all topics.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -32,6 +33,10 @@ T = TypeVar("T", bound=Topic)
 
 MESSAGES_LINGER = 10.0
 """Seconds for which the log of a message topic outlives its last reader."""
+
+
+REACH_SECONDS = 2.0
+"""How long one waits who has been told more by another node than is known here."""
 
 
 @implementer(IHub, IHistoryListener)
@@ -67,6 +72,7 @@ class Hub:
         self._sources: dict[str, tuple[ISource, float | None]] = {}
         self._lingering: dict[str, IDelayedCall] = {}
         self._changes_of_status = 0
+        self._awaited: list[tuple[int, Deferred[None]]] = []
         self._unavailable: str | None = None
         self._closed = False
         self.came_back: Callable[[], object] = lambda: None
@@ -139,12 +145,25 @@ class Hub:
         """See :meth:`IHistoryListener.committed`."""
         self.head = events[-1].seq
         topic = self.topics.get(events[0].topic)
-        if topic is None or isinstance(topic, DocumentTopic) is (document is None):
-            # Nobody reads it, or its name became something else while this was recorded.
+        # Nobody may read it, or its name may have become something else meanwhile.
+        if topic is not None and isinstance(topic, DocumentTopic) is (document is not None):
+            _record(topic, events, document)
+            for event in events:
+                self._audience.offer(topic, frame(event, self.epoch))
+        if self._awaited:
+            for waiting in [one for seq, one in self._awaited if seq <= self.head]:
+                waiting.callback(None)
+
+    async def reach(self, seq: int) -> None:
+        """See :meth:`IHub.reach`."""
+        if seq <= self.head:
             return
-        _record(topic, events, document)
-        for event in events:
-            self._audience.offer(topic, frame(event, self.epoch))
+        waiting: Deferred[None] = Deferred()
+        awaited = seq, waiting
+        self._awaited.append(awaited)
+        with suppress(TimeoutError):
+            await waiting.addTimeout(REACH_SECONDS, self._clock)
+        self._awaited.remove(awaited)
 
     def unavailable(self, reason: str) -> None:
         """See :meth:`IHistoryListener.unavailable`."""
