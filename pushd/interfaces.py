@@ -290,6 +290,12 @@ class IHub(Interface):
     def refresh(topic: DocumentTopic) -> Deferred[None]:
         """The :meth:`ISource.refresh` of a topic's source."""
 
+    async def reach(seq: int) -> None:
+        """
+        Returns when `head` is `seq` at least, or after some time: who comes from
+        another node may have been told there what this one is about to hear.
+        """
+
     def listen(topic: Topic, listener: IListener) -> None:
         """Let `listener` hear what happens in a topic."""
 

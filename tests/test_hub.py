@@ -14,6 +14,7 @@ from pushd.config import History
 from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
+from pushd.hub import REACH_SECONDS
 from pushd.interfaces import IHistoryListener, IHub, IListener, Kept
 from pushd.wire import Frame
 
@@ -259,6 +260,23 @@ def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House
     message.receive().connect()
     assert document.receive().page.documents == {"": 2}
     assert len(message.receive().page.gaps) == 1
+
+
+def test_who_was_told_more_by_another_node_waits_until_it_is_known_here(house: House) -> None:
+    first, second = (Deferred.fromCoroutine(house.hub.reach(seq)) for seq in (1, 2))
+    house.say("nobody reads this", 1)
+    assert (first.called, second.called) == (True, False)
+    house.say("m", 2)
+    assert second.called
+    assert Deferred.fromCoroutine(house.hub.reach(2)).called
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_who_was_told_what_nobody_knows_does_not_wait_for_ever(house: House) -> None:
+    waiting = Deferred.fromCoroutine(house.hub.reach(9))
+    house.clock.advance(REACH_SECONDS)
+    assert now(waiting) is None
+    house.say("m", 1)
 
 
 def test_closing_stops_the_sources(house: House) -> None:
