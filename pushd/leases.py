@@ -128,6 +128,7 @@ class Leases:
         self._terms = count(1)
         self._turn: IDelayedCall | None = None
         self._losing: IDelayedCall | None = None
+        self._is_closed = False
         self._giving_back: set[Deferred[None]] = set()
         self._loop = LoopingCall(self._ask_for_all)
         self._loop.clock = clock
@@ -140,23 +141,27 @@ class Leases:
         )
 
     async def close(self) -> None:
-        """Give all back."""
+        """Take all from their holders, and give them back. Nothing is granted any more."""
+        self._is_closed = True
         if self._loop.running:
             self._redis.made.remove(self._ask_for_all)
             self._loop.stop()
-        for lease in self._leases.values():
-            lease.wanted = False
-        self._changed.update(dict.fromkeys(self._leases))
-        self._end_turn()
-        if self._losing is not None:
-            self._losing.cancel()
-            self._losing = None
+        for call in (self._turn, self._losing):
+            if call is not None and call.active():
+                call.cancel()
+        held = {key: lease for key, lease in self._leases.items() if lease.until is not None}
+        self._leases.clear()
+        for lease in held.values():
+            self._lose(lease)
+        self._give_back(held)
         await DeferredList(tuple(self._giving_back))
 
     # What holders ask for. It is done at the end of the turn.
 
     def want(self, key: str, holder: ILeaseholder) -> None:
         """See :meth:`ILeases.want`."""
+        if self._is_closed:
+            return
         lease = self._leases.get(key)
         if lease is None:
             self._leases[key] = _Lease(holder, next(self._terms))
@@ -186,8 +191,6 @@ class Leases:
             self._turn = self._clock.callLater(0, self._end_turn)
 
     def _end_turn(self) -> None:
-        if self._turn is not None and self._turn.active():
-            self._turn.cancel()
         self._turn = None
         changed, self._changed = self._changed, {}
         leases = {key: self._leases[key] for key in changed if key in self._leases}
