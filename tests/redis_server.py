@@ -4,11 +4,36 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hiredis
 from processes import Process, free_port, listens, program, wait_until
+from twisted.internet import reactor as _reactor
+
+from pushd.config import History
+from pushd.history.redis import RedisHistory
+from pushd.redis.address import Address
+from pushd.redis.client import Redis
+
+reactor: Any = _reactor
+
+
+def in_redis(url: str, keep: History, now: Callable[[], float], **options: Any) -> RedisHistory:
+    """A history in the Redis at `url`."""
+    address = Address.parse(url)
+    redis, tail = (
+        Redis(
+            reactor,
+            address,
+            address.endpoint(reactor, keep.timeout, keep.ca_file),
+            keep.prefix,
+            keep.timeout,
+        )
+        for _ in range(2)
+    )
+    return RedisHistory(keep, redis, tail, reactor, now, **options)
 
 
 class RedisServer:

@@ -21,6 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -33,6 +34,9 @@ Word: TypeAlias = bytes | str | int | float
 
 RETRY_SECONDS = 0.1, 2.0
 """How long to wait before connecting again: the first time, and at the most."""
+
+AGAIN_SECONDS = 60.0
+"""How often the log says that things are as bad as before."""
 
 _SAID = {
     "NOAUTH": "Redis wants a password.",
@@ -114,6 +118,7 @@ class Redis:
     :param endpoint: how to connect to it: ``address.endpoint(...)``.
     :param prefix: what all keys begin with, in braces: so they are in one slot of a cluster.
     :param timeout: seconds that a command may take, and so may connecting.
+    :ivar timeout: the same.
     :ivar made: called when a connection was made, before what waits for it is sent.
     :ivar lost: called with a sentence when one was lost or could not be made, every time.
     """
@@ -134,12 +139,13 @@ class Redis:
         self._address = address
         self._endpoint = endpoint
         self._prefix = prefix
-        self._timeout = timeout
+        self.timeout = timeout
         self._protocol: RedisProtocol | None = None
         self._waiting: dict[_Call, None] = {}
         self._keeping: Deferred[None] | None = None
         self._is_stopping = False
         self._complaint = ""
+        self._complained = 0.0
 
     @property
     def connected(self) -> bool:
@@ -183,7 +189,7 @@ class Redis:
         :param timeout: seconds, if it may take longer than others.
         """
         call = _Call(command, Deferred(lambda _: self._waiting.pop(call, None)))
-        seconds = self._timeout if timeout is None else timeout
+        seconds = self.timeout if timeout is None else timeout
         call.deadline = self._clock.callLater(seconds, self._late, call)
         if self._protocol is None:
             self._waiting[call] = None
@@ -257,7 +263,7 @@ class Redis:
                 lost(str(reason))
             if not self._is_stopping:
                 # Nodes that lost it together come back apart.
-                await _pause(self._clock, wait * random.uniform(0.5, 1))
+                await deferLater(self._clock, wait * random.uniform(0.5, 1))
             wait = min(2 * wait, most)
 
     async def _connect(self) -> RedisProtocol:
@@ -265,7 +271,7 @@ class Redis:
         protocol = cast("RedisProtocol", await self._endpoint.connect(_Factory()))
         try:
             hello = Deferred.fromCoroutine(self._introduce(protocol))
-            await hello.addTimeout(self._timeout, self._clock)
+            await hello.addTimeout(self.timeout, self._clock)
         except BaseException:
             protocol.abort()
             raise
@@ -296,10 +302,11 @@ class Redis:
             self._send(protocol, call)
 
     def _complain(self, reason: HistoryError, error: Exception) -> None:
-        """For the operator; once, as long as it stays the same."""
+        """For the operator; once in a while, as long as it stays the same."""
         complaint = f"{reason} ({str(error).partition(', with args')[0]})"
-        if complaint != self._complaint:
-            self._complaint = complaint
+        now = self._clock.seconds()
+        if complaint != self._complaint or now - self._complained >= AGAIN_SECONDS:
+            self._complaint, self._complained = complaint, now
             self.log.error("{address}: {complaint}", address=self._address, complaint=complaint)
 
 
@@ -318,10 +325,3 @@ def _reason(error: Exception) -> HistoryError:
         if isinstance(error, kind):
             return HistoryError(text)
     return HistoryError("Redis cannot be reached.")
-
-
-async def _pause(clock: IReactorTime, seconds: float) -> None:
-    """Until then, or cancelled."""
-    paused: Deferred[None] = Deferred(lambda _: waking.cancel())
-    waking = clock.callLater(seconds, paused.callback, None)
-    await paused
