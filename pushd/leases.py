@@ -59,7 +59,9 @@ _TAKE = Script(
                 redis.call('SET', resting, said, 'PX', rest)
             end
             local before = redis.call('GET', resting) or ''
-            local seq = tonumber(redis.call('HGET', topic, 'seq') or 0)
+            -- Messages that had its name before it was a document's do not count.
+            local kind, seq = unpack(redis.call('HMGET', topic, 'kind', 'seq'))
+            seq = kind and tonumber(seq) or 0
             told[n] = {held and 1 or 2, before, redis.call('PTTL', resting), seq}
         end
     end

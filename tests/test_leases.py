@@ -242,16 +242,18 @@ async def test_a_lease_that_was_lost_in_between_begins_anew(server: RedisServer)
     async with nodes(server) as both:
         a = await both.a.want()
         both.expire()
-        server.ask("HSET", "{test}:topic:t", "seq", 7)
+        server.ask("HSET", "{test}:topic:t", "kind", "j", "seq", 7)
         await both.a.wait(1)
         assert [a.told, a.seq] == [[GRANTED, REVOKED, GRANTED], 7]
 
 
 async def test_who_has_it_is_told_how_far_the_topic_has_come(server: RedisServer) -> None:
-    server.ask("HSET", "{test}:topic:t", "seq", 42)
+    server.ask("HSET", "{test}:topic:t", "kind", "j", "seq", 42)
+    server.ask("HSET", "{test}:topic:messages", "seq", 43)
     async with nodes(server) as both:
         assert (await both.a.want()).seq == 42
         assert (await both.a.want("new")).seq == 0
+        assert (await both.a.want("messages")).seq == 0
 
 
 async def test_the_others_hear_how_the_source_is_doing(server: RedisServer) -> None:
