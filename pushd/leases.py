@@ -138,6 +138,7 @@ class Leases:
     def start(self) -> None:
         """Ask for all that is wanted, from now on."""
         self._redis.made.append(self._ask_for_all)
+        self._redis.lost.append(self._disconnected)
         self._loop.start(self._seconds / 3, now=False).addErrback(
             lambda failure: self.log.failure("leases are not renewed any more", failure)
         )
@@ -147,6 +148,7 @@ class Leases:
         self._is_closed = True
         if self._loop.running:
             self._redis.made.remove(self._ask_for_all)
+            self._redis.lost.remove(self._disconnected)
             self._loop.stop()
         for call in (self._turn, self._losing):
             if call is not None and call.active():
@@ -277,6 +279,11 @@ class Leases:
             lease.until = None
             self._metrics.leases.dec()
             lease.holder.revoked()
+
+    def _disconnected(self, _: str) -> None:
+        """The Redis that is found next may know nothing of them, and give them to others."""
+        for lease in tuple(self._leases.values()):
+            self._lose(lease)
 
     def _look_out(self) -> None:
         """Wake up when the first would be lost, if it is not renewed."""

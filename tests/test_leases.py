@@ -370,6 +370,7 @@ async def test_all_that_is_wanted_is_had_again_when_redis_is_back(
         a = await both.a.want()
         restart(server)
         await until(lambda: not both.a.redis.connected)
+        assert a.told == [GRANTED, REVOKED], "another Redis would give it to others at once"
         late = Holder()
         both.a.leases.want("late", late)
         both.a.clock.pump([0.25] * 20)

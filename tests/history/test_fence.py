@@ -148,6 +148,7 @@ async def test_messages_that_had_the_name_before_are_no_changes(nodes: Nodes) ->
     await nodes.a.change(b"[1]", after=0)
     kept = await nodes.a.history.load("d")
     assert (kept.floor, len(kept.events)) == (seq, 1)
+    assert nodes.server.ask("XLEN", f"{{{nodes.prefix}}}:events:d") == 1
 
 
 async def test_changes_that_had_the_name_before_are_no_messages(nodes: Nodes) -> None:
