@@ -34,7 +34,7 @@ asked for. The rest is for clocks that differ and for stopping to poll.
 """
 
 AT_ONCE = 100
-"""How many leases one script asks for: a fraction of a millisecond of Redis's time."""
+"""How many leases one script asks for: about a millisecond of Redis's time."""
 
 LONGEST_REASON = 200
 """How many characters of a reason are passed on."""

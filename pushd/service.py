@@ -15,10 +15,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 from twisted.application.service import Service
-from twisted.internet.defer import (
-    Deferred,
-    DeferredLock,
-)
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
@@ -26,20 +23,25 @@ from twisted.python.failure import Failure
 
 from pushd import __version__, config, demo, descriptors, listening, signals
 from pushd.auth import Tokens
-from pushd.config import Config, Source
+from pushd.config import Config, History, Source
 from pushd.ending import Ending
 from pushd.errors import ConfigError
 from pushd.feed import Feeds
 from pushd.garbage import Garbage
 from pushd.history.memory import MemoryHistory
+from pushd.history.redis import RedisHistory
 from pushd.hub import Hub
-from pushd.interfaces import ISource
+from pushd.interfaces import IHistory, ISource
 from pushd.lag import Lag
+from pushd.leases import Leases
 from pushd.listening import Listener
 from pushd.metrics import Metrics
+from pushd.redis.address import FORMS, Address
+from pushd.redis.client import Redis
 from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue, check_expressions
 from pushd.sources.fetchers import Fetchers
+from pushd.sources.leased import Leased
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
 from pushd.systemd import Notifier
@@ -159,8 +161,8 @@ class Daemon(Service):
         self._worker = Worker(reactor)
         self._fetchers = Fetchers(reactor, settings.sources.values())
         self._listening = False
-        history = MemoryHistory(settings.history, time.time)
         self.metrics = Metrics()
+        history, self._leases = _history(reactor, settings.history, self.metrics)
         self.hub = Hub(history, reactor, time.time, self.metrics)
         self.feeds = Feeds(self.hub, reactor, settings.server.heartbeat, self.metrics)
         self._around = Surroundings(
@@ -190,6 +192,9 @@ class Daemon(Service):
 
     def _opened_late(self, failures: list[Failure]) -> None:
         """Whatever opens takes its time; if it fails then, it ends the daemon all the same."""
+        if failures and failures[0].check(CancelledError):
+            # It was ended while it waited for its history.
+            return
         if failures:
             self._say_why(failures[0])
             self.end()
@@ -201,6 +206,8 @@ class Daemon(Service):
             self._upstream.start()
         descriptors.raise_limit()
         await self.hub.open()
+        if self._leases is not None:
+            self._leases.start()
         await self._listener.listen(self._site)
         self._listening = True
         self.admission.watch(self._listener.enough, self._listener.full)
@@ -307,6 +314,7 @@ class Daemon(Service):
         parts = (
             ("listening", self._stop_listening),
             ("sending clients away", self._ending.drain),
+            ("polling for other nodes", self._give_leases_back),
             ("polling and recording", self.hub.close),
             ("the second process", self._worker.close),
             ("connections to sources", self._fetchers.close),
@@ -320,6 +328,10 @@ class Daemon(Service):
         self._lag.stop()
         self._garbage.stop()
         await self._listener.stop()
+
+    async def _give_leases_back(self) -> None:
+        if self._leases is not None:
+            await self._leases.close()
 
     async def _stop_upstream(self) -> None:
         if self._upstream is not None:
@@ -364,7 +376,40 @@ class Daemon(Service):
         before: ISource | None,
     ) -> ISource:
         fetcher = self._fetchers.of(source)
-        return Poller(topic, source, url, headers, self._around, fetcher, forgotten, before)
+        if isinstance(before, Leased):
+            before = before.poller
+        poller = Poller(topic, source, url, headers, self._around, fetcher, forgotten, before)
+        if self._leases is None:
+            return poller
+        return Leased(poller, self._leases, self.hub, self._reactor, source.timeout)
+
+
+def _history(reactor: Any, settings: History, metrics: Metrics) -> tuple[IHistory, Leases | None]:
+    """
+    The history, and if other nodes may share it, who polls for all of them.
+
+    :raises ConfigError: it cannot be had.
+    """
+    if settings.backend == "redis":
+        redis, tail = _redis(reactor, settings), _redis(reactor, settings)
+        history = RedisHistory(settings, redis, tail, reactor, time.time, fenced=True)
+        return history, Leases(redis, history.node, settings.lease, reactor, metrics)
+    return MemoryHistory(settings, time.time), None
+
+
+def _redis(reactor: Any, settings: History) -> Redis:
+    """A connection to the Redis of the history. Raises ConfigError."""
+    if settings.url is None:
+        raise ConfigError(f'history.url: backend = "redis" needs one: {FORMS}')
+    try:
+        address = Address.parse(settings.url)
+    except ConfigError as error:
+        raise ConfigError(f"history.url: {error}") from None
+    try:
+        endpoint = address.endpoint(reactor, settings.timeout, settings.ca_file)
+    except ConfigError as error:
+        raise ConfigError(f"history.ca_file: {error}") from None
+    return Redis(reactor, address, endpoint, settings.prefix, settings.timeout)
 
 
 def _reactor() -> Any:
@@ -379,6 +424,8 @@ def read(path: str) -> Config:
     try:
         check_expressions(settings)
         listening.check(settings.server.listen, "server.listen")
+        if settings.history.backend == "redis":
+            _redis(_reactor(), settings.history)
         for name, source in settings.sources.items():
             _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:
