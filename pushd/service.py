@@ -15,10 +15,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 from twisted.application.service import Service
-from twisted.internet.defer import (
-    Deferred,
-    DeferredLock,
-)
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
@@ -26,17 +23,20 @@ from twisted.python.failure import Failure
 
 from pushd import __version__, config, demo, descriptors, listening, signals
 from pushd.auth import Tokens
-from pushd.config import Config, Source
+from pushd.config import Config, History, Source
 from pushd.ending import Ending
 from pushd.errors import ConfigError
 from pushd.feed import Feeds
 from pushd.garbage import Garbage
 from pushd.history.memory import MemoryHistory
+from pushd.history.redis import RedisHistory
 from pushd.hub import Hub
-from pushd.interfaces import ISource
+from pushd.interfaces import IHistory, ISource
 from pushd.lag import Lag
 from pushd.listening import Listener
 from pushd.metrics import Metrics
+from pushd.redis.address import FORMS, Address
+from pushd.redis.client import Redis
 from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue, check_expressions
 from pushd.sources.fetchers import Fetchers
@@ -159,9 +159,8 @@ class Daemon(Service):
         self._worker = Worker(reactor)
         self._fetchers = Fetchers(reactor, settings.sources.values())
         self._listening = False
-        history = MemoryHistory(settings.history, time.time)
         self.metrics = Metrics()
-        self.hub = Hub(history, reactor, time.time, self.metrics)
+        self.hub = Hub(_history(reactor, settings.history), reactor, time.time, self.metrics)
         self.feeds = Feeds(self.hub, reactor, settings.server.heartbeat, self.metrics)
         self._around = Surroundings(
             self.hub, self._worker, reactor, time.time, random.random, self.metrics
@@ -190,6 +189,9 @@ class Daemon(Service):
 
     def _opened_late(self, failures: list[Failure]) -> None:
         """Whatever opens takes its time; if it fails then, it ends the daemon all the same."""
+        if failures and failures[0].check(CancelledError):
+            # It was ended while it waited for its history.
+            return
         if failures:
             self._say_why(failures[0])
             self.end()
@@ -367,6 +369,29 @@ class Daemon(Service):
         return Poller(topic, source, url, headers, self._around, fetcher, forgotten, before)
 
 
+def _history(reactor: Any, settings: History) -> IHistory:
+    """Raises ConfigError."""
+    if settings.backend == "redis":
+        redis, tail = _redis(reactor, settings), _redis(reactor, settings)
+        return RedisHistory(settings, redis, tail, reactor, time.time)
+    return MemoryHistory(settings, time.time)
+
+
+def _redis(reactor: Any, settings: History) -> Redis:
+    """A connection to the Redis of the history. Raises ConfigError."""
+    if settings.url is None:
+        raise ConfigError(f'history.url: backend = "redis" needs one: {FORMS}')
+    try:
+        address = Address.parse(settings.url)
+    except ConfigError as error:
+        raise ConfigError(f"history.url: {error}") from None
+    try:
+        endpoint = address.endpoint(reactor, settings.timeout, settings.ca_file)
+    except ConfigError as error:
+        raise ConfigError(f"history.ca_file: {error}") from None
+    return Redis(reactor, address, endpoint, settings.prefix, settings.timeout)
+
+
 def _reactor() -> Any:
     from twisted.internet import reactor  # noqa: PLC0415  # the import chooses the reactor
 
@@ -379,6 +404,8 @@ def read(path: str) -> Config:
     try:
         check_expressions(settings)
         listening.check(settings.server.listen, "server.listen")
+        if settings.history.backend == "redis":
+            _redis(_reactor(), settings.history)
         for name, source in settings.sources.items():
             _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:
