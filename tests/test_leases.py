@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -62,12 +63,12 @@ class Holder:
 class Node:
     """One process of several: its own connection, its own clock."""
 
-    def __init__(self, server: RedisServer, name: str) -> None:
+    def __init__(self, server: RedisServer, name: str, user: str = "") -> None:
         self.server = server
         self.name = name
         self.clock = Clock()
         self.metrics = Metrics()
-        address = Address.parse(server.url)
+        address = Address.parse(server.url.replace("//", f"//{user}"))
         endpoint = address.endpoint(reactor, 2.0, None)
         self.redis = Redis(reactor, address, endpoint, "test", 2.0)
         self.leases = Leases(self.redis, name, 3.0, self.clock, self.metrics)
@@ -118,10 +119,10 @@ class Node:
 class Nodes:
     """Two nodes, and the Redis that they share."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer, user: str) -> None:
         self.server = server
-        self.a = Node(server, "aaaa")
-        self.b = Node(server, "bbbb")
+        self.a = Node(server, "aaaa", user)
+        self.b = Node(server, "bbbb", user)
 
     def lease(self, key: str = "t") -> str | None:
         found = self.server.ask("EXISTS", f"{{test}}:lease:{key}")
@@ -142,8 +143,8 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def nodes(server: RedisServer) -> AsyncIterator[Nodes]:
-    both = Nodes(server)
+async def nodes(server: RedisServer, user: str = "") -> AsyncIterator[Nodes]:
+    both = Nodes(server, user)
     async with AsyncExitStack() as stack:
         for node in (both.a, both.b):
             await node.begin()
@@ -396,6 +397,21 @@ def scripts(server: RedisServer) -> int:
     """How many have been run."""
     statistics: bytes = server.ask("INFO", "commandstats")
     return int(statistics.split(b"cmdstat_evalsha:calls=")[1].split(b",")[0])
+
+
+async def test_the_rights_that_the_example_names_are_enough(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "conf" / "pushd.toml").read_text()
+    rights = re.findall(r"[~+][^ \n]+", "".join(re.findall(r"^#   [~+].*\n", text, re.MULTILINE)))
+    rights = [right.replace("{pushd}", "{test}") for right in rights]
+    with RedisServer(tmp_path, "--user", "pushd", "on", ">word", *rights) as server:
+        async with nodes(server, "pushd:word@") as both:
+            a = await both.a.want()
+            a.say = Report("error", "Why.", 30.0)
+            await both.a.wait(1)
+            await both.a.unwant(a)
+            b = await both.b.want()
+            assert b.reports[0] is not None
+            assert server.ask("ACL", "LOG") == []
 
 
 async def test_more_than_one_script_should_take_are_had_and_given_back(server: RedisServer) -> None:

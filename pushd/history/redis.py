@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -332,6 +332,8 @@ class RedisHistory:
         try:
             # Each has its deadline.
             await DeferredList([_ended(result) for _, result in self._appending.values()])
+            # The tail may have brought us here, and cannot be stopped before it has returned.
+            await deferLater(self._clock, 0)
         finally:
             if self._ticking.running:
                 self._ticking.stop()

@@ -17,10 +17,10 @@ All keys begin with the same ``{prefix}:``, so that they are in one slot of a cl
 ========================  =======  =================================================
 
 A kind is ``j`` (JSON) or ``t`` (text); an event's has ``:`` and its name behind it, if it
-has one. Streams need Redis 5, users with passwords Redis 6.
+has one. Redis 6.2 is the oldest that will do.
 
-A script that is refused (no memory, no disk, no permission) is refused at its first
-write, before anything is done.
+A script that is refused for want of memory or disk is refused at its first write, before
+anything is done. What a user may not do is found out before anything is appended.
 """
 
 from __future__ import annotations
@@ -187,12 +187,23 @@ Gives the seq of the last event, :data:`LOST`, :data:`UNHELD` or :data:`OUTRUN`.
 CHECK = Script(
     _PRELUDE
     + """
-local state, log = unpack(KEYS)
+local state, log, nothing = unpack(KEYS)
 local epoch, told, nonce, another, now = unpack(ARGV)
 
+-- What is not permitted is to show here, and not in the middle of an append.
+redis.call('XADD', nothing, 'NOMKSTREAM', '*', '', '')
+redis.call('XTRIM', nothing, 'MAXLEN', 1)
+redis.call('HDEL', nothing, '')
+redis.call('PEXPIRE', nothing, 1)
+redis.call('PERSIST', nothing)
+redis.call('GET', nothing)
+redis.call('HMGET', nothing, '')
+redis.call('HSET', state, 'checked', now)
+redis.call('HINCRBY', state, 'bytes', 0)
+
 local found = redis.call('HGET', state, 'epoch')
-local is_whole = found
-if found and found == epoch then
+local is_whole = found and redis.call('XLEN', log) > 0
+if is_whole and found == epoch then
   local entry = redis.call('XRANGE', log, told, told)[1]
   if entry then
     is_whole = entry[2][4] == nonce
@@ -210,7 +221,6 @@ if not is_whole then
   redis.call('XADD', log, string.format('%.0f-1', seq), 'epoch', another, 'nonce', another,
     'topic', '', 'at', now, 'kind', '', 'document', '', 'lengths', '', 'payloads', '')
 end
-redis.call('HSET', state, 'checked', now)
 local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 return {redis.call('HGET', state, 'epoch'), newest[1], newest[2][4]}
 """
@@ -220,8 +230,8 @@ See whether Redis still has what we were told, and whether anything can be recor
 If it has lost something, or is empty, another epoch begins: the first node that sees it
 gives its name.
 
-KEYS: state, log. ARGV: the epoch that we know (empty: none), the id and the nonce of the entry
-of the log that we were told last, the name for another epoch, now (s).
+KEYS: state, log, one that is not there. ARGV: the epoch that we know (empty: none), the id
+and the nonce of the entry of the log that we were told last, the name for another epoch, now (s).
 Gives the epoch, and the id and the nonce of the newest entry of the log.
 """
 

@@ -121,7 +121,7 @@ class Tail:
 
     async def _check(self, epoch: str | None = None) -> None:
         """Whether Redis is as it was; if it is not, go on from where it is."""
-        keys = [self._redis.key("state"), self._redis.key("log")]
+        keys = [self._redis.key(name) for name in ("state", "log", "nothing")]
         known = self.epoch if epoch is None else epoch
         found, place, nonce = await self._redis.run(
             CHECK, keys, known, self._place, self._nonce, secrets.token_hex(5), repr(self._now())

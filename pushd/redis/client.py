@@ -104,12 +104,15 @@ class _Call:
 
     def done(self, reply: object) -> None:
         """With its reply, or a failure."""
-        assert self.deadline is not None
-        if self.deadline.active():
-            self.deadline.cancel()
+        self.end()
         # It may have been cancelled, or been too late.
         if not self.result.called:
             self.result.callback(reply)
+
+    def end(self) -> None:
+        """It waits for nothing any more."""
+        if self.deadline is not None and self.deadline.active():
+            self.deadline.cancel()
 
 
 class Redis:
@@ -188,7 +191,7 @@ class Redis:
 
         :param timeout: seconds, if it may take longer than others.
         """
-        call = _Call(command, Deferred(lambda _: self._waiting.pop(call, None)))
+        call = _Call(command, Deferred(lambda _: self._take_back(call)))
         seconds = self.timeout if timeout is None else timeout
         call.deadline = self._clock.callLater(seconds, self._late, call)
         if self._protocol is None:
@@ -215,6 +218,10 @@ class Redis:
         if self._protocol is not None:
             protocol, self._protocol = self._protocol, None
             protocol.abort()
+
+    def _take_back(self, call: _Call) -> None:
+        call.end()
+        self._waiting.pop(call, None)
 
     def _send(self, protocol: RedisProtocol, call: _Call) -> None:
         protocol.ask(*call.command).addErrback(self._failed, protocol).addBoth(call.done)

@@ -29,7 +29,9 @@ class Refused(PushdError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.code = message.partition(" ")[0]
+        # In a script it has another code, or none.
+        is_forbidden = message.partition(" ")[2].startswith("The user executing the script can't")
+        self.code = "NOPERM" if is_forbidden else message.partition(" ")[0]
 
 
 class RedisProtocol(Protocol):
