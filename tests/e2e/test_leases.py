@@ -297,13 +297,14 @@ def test_without_redis_nobody_polls_and_all_goes_on_when_it_is_back(
         if restarted:
             # All that was recorded is lost: who comes back begins anew.
             nodes.redis.begin()
-            wait_until(lambda: one.process.popen.poll() is not None, what="the end of streams")
+            for reader in (one, other):
+                wait_until(lambda reader=reader: reader.process.popen.poll() is not None)
             one = stack.enter_context(nodes.reader(a))
             other = stack.enter_context(nodes.reader(b))
         else:
             nodes.redis.proceed()
         wait_until(lambda: one.number > newest and other.number > newest, what="documents")
-        assert "error" not in one.states[-1:] + other.states[-1:]
+        wait_until(lambda: "error" not in one.states[-1:] + other.states[-1:], what="word of it")
         assert sorted([held(a), held(b)]) == [0, 1]
     assert upstream.overlaps() == []
     for node in (a, b):
