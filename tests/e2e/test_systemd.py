@@ -180,12 +180,12 @@ def test_the_status_says_how_many_clients_and_sources_there_are(
 # The socket that it is given.
 
 
-def listening(host: str = "127.0.0.1") -> socket.socket:
-    """As conf/pushd.socket says."""
+def listening(host: str = "127.0.0.1", port: int = 0, reuse_port: bool = False) -> socket.socket:
+    """As conf/pushd.socket says; with `reuse_port`, as conf/pushd@.socket."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     dual = family == socket.AF_INET6
     return socket.create_server(
-        (host, 0), family=family, dualstack_ipv6=dual, backlog=4096, reuse_port=False
+        (host, port), family=family, dualstack_ipv6=dual, backlog=4096, reuse_port=reuse_port
     )
 
 
@@ -344,3 +344,45 @@ def test_a_restart_refuses_no_connection(
     assert all(client.answers >= 4 for client in clients + streams)
     # Some had to wait for the next pushd.
     assert all(client.longest < 10 for client in clients + streams)
+
+
+def test_a_restart_of_one_process_after_the_other_refuses_no_connection(
+    manager: ServiceManager, tmp_path: Path, configuration: Path
+) -> None:
+    port = free_port()
+    given = [listening(port=port, reuse_port=True) for _ in range(2)]
+    logs = [tmp_path / f"log {number}" for number in range(2)]
+
+    def start(number: int) -> subprocess.Popen[bytes]:
+        arguments = [*PUSHD, "-c", str(configuration), *ON_THE_SOCKET]
+        environment = {"NOTIFY_SOCKET": manager.name}
+        daemon = activate(given[number], "http", arguments, logs[number], **environment)
+        manager.wait_for("READY=1")
+        return daemon
+
+    def end(daemon: subprocess.Popen[bytes]) -> None:
+        daemon.terminate()
+        assert daemon.wait(15) == 0
+
+    daemons = [start(number) for number in range(2)]
+    clients = [
+        *(Client(f"small {number}", lambda: get(port)) for number in range(4)),
+        *(Client(f"hesitant {number}", lambda: hesitant(port)) for number in range(4)),
+    ]
+    try:
+        for number in (0, 1, 0, 1):
+            time.sleep(0.5)
+            end(daemons[number])
+            time.sleep(0.2)
+            daemons[number] = start(number)
+    finally:
+        for client in clients:
+            client.end()
+        for daemon in daemons:
+            end(daemon)
+        for one in given:
+            one.close()
+    outcome = {client.name: client.failures for client in clients}
+    assert not any(outcome.values()), (outcome, *(log.read_text() for log in logs))
+    assert all("GET /static/format.js" in log.read_text() for log in logs)
+    assert all(client.answers >= 4 and client.longest < 10 for client in clients)
