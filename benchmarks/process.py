@@ -15,6 +15,8 @@ from pathlib import Path
 from benchmarks.machine import pinned
 
 TICK = os.sysconf("SC_CLK_TCK")
+IDLE = 0.05
+"""What part of a core one may use who is at rest."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -47,6 +49,15 @@ class Process:
     def cpu(self) -> float:
         """Seconds of user and system time of all its processes."""
         return sum(_cpu(pid) for pid in self.pids())
+
+    def rest(self, seconds: float = 30.0) -> None:
+        """Wait until it has hardly anything to do any more, for so long at most."""
+        until = time.monotonic() + seconds
+        busy = 1.0
+        while busy > IDLE and time.monotonic() < until:
+            before = self.cpu()
+            time.sleep(0.5)
+            busy = (self.cpu() - before) / 0.5
 
     def memory(self) -> int:
         """Resident bytes of all its processes."""

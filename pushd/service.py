@@ -241,6 +241,10 @@ class Daemon(Service):
     def _begin(self) -> None:
         self._lag.start()
         self._garbage.start()
+        self.hub.came_back = self._follow
+        self._follow()
+
+    def _follow(self) -> None:
         Deferred.fromCoroutine(self._always.follow()).addErrback(
             lambda failure: self.log.failure("sources cannot be opened", failure)
         )

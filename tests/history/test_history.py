@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from house import now
 from twisted.internet.task import Clock
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from pushd.config import History
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
-from pushd.interfaces import IHistory
+from pushd.interfaces import IHistory, IHistoryListener
 
 Make = Callable[..., "Open"]
 
 
+@implementer(IHistoryListener)
 class Open:
     """An open history and what it told."""
 
@@ -25,7 +27,20 @@ class Open:
         self.history = history
         self.clock = clock
         self.told: list[tuple[Sequence[Event], Document | None]] = []
-        self.head = now(history.open(lambda events, document: self.told.append((events, document))))
+        self.said: list[str] = []
+        self.head = now(history.open(self))
+
+    def committed(self, events: Sequence[Event], document: Document | None) -> None:
+        self.told.append((events, document))
+
+    def unavailable(self, reason: str) -> None:
+        self.said.append(reason)
+
+    def available(self) -> None:
+        self.said.append("available")
+
+    def restarted(self, head: int) -> None:
+        self.said.append(f"restarted at {head}")
 
     def append(self, topic: str, *data: bytes, document: bytes | None = None) -> list[int]:
         payloads = tuple(Payload(None, one) for one in data)
