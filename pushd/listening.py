@@ -92,18 +92,15 @@ class Listener:
         wanted = self._server.max_clients * 11 // 10 + SPARE_CONNECTIONS
         return min(wanted, self._room)
 
-    def reload(self, server: Server | None = None) -> None:
+    def reload(self) -> None:
         """
-        Read the certificate again, and obey these settings: for new connections.
+        Read the certificate again, for new connections.
 
-        :raises ConfigError: the certificate cannot be used. It goes on as before.
+        :raises ConfigError: it cannot be used. That before goes on.
         """
         if self._certificate is not None:
             self._certificate.reload()
             self._certificate.complain()
-        if server is not None:
-            self._server = server
-            self._set_options()
 
     async def stop(self) -> None:
         """Listen no more; connections go on."""
@@ -140,14 +137,6 @@ class Listener:
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._server.send_buffer)
 
     # When none are taken. They wait in the kernel's queue.
-
-    def pause(self) -> None:
-        """Take no connections, until :meth:`resume`."""
-        self._shut("asked")
-
-    def resume(self) -> None:
-        """Take them again."""
-        self._open("asked")
 
     def full(self, are: bool) -> None:
         """There are :attr:`enough` connections, or no longer."""
