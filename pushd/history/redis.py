@@ -51,11 +51,13 @@ class _Loading(msgspec.Struct, eq=False):
     """
     A topic on its way here.
 
+    :ivar asked: when, in seconds of the reactor's clock.
     :ivar told: what the listener was told of it since it was asked for.
     :ivar base: what came, as of the event `head`.
     """
 
     topic: str
+    asked: float
     result: Deferred[Kept]
     told: list[Entry]
     head: int = 0
@@ -176,7 +178,7 @@ class RedisHistory:
 
     def load(self, topic: str) -> Deferred[Kept]:
         """See :meth:`IHistory.load`."""
-        loading = _Loading(topic, Deferred(), [])
+        loading = _Loading(topic, self._clock.seconds(), Deferred(), [])
         self._loading[loading] = None
         keep = self._keep
         self._redis.run(
@@ -303,10 +305,15 @@ class RedisHistory:
     def _tick(self) -> None:
         self._see()
         now = self._clock.seconds()
+        late = now - self._redis.timeout
         for nonce, (asked, _) in tuple(self._appending.items()):
-            if now - asked < self._redis.timeout:
+            if asked > late:
                 break
             self._fail(nonce, UnknownOutcomeError("Redis has not answered in time."))
+        for loading in tuple(self._loading):
+            if loading.asked <= late:
+                # The log cannot be followed to where the topic is.
+                self._not_loaded(Failure(HistoryError("Redis has not answered in time.")), loading)
         if now - self._kept >= DOCUMENT_SECONDS / 6:
             self._kept = now
             for topic in self._used:

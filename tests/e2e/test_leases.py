@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import LENGTH, Upstream
+from noting import LENGTH, Upstream
 from processes import Daemon, Process, pushd, wait_until
 from reader import Page, Parser
 from redis_server import RedisServer

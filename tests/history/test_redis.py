@@ -211,6 +211,16 @@ async def test_nothing_is_read_that_was_not_told(server: RedisServer) -> None:
             assert ([e.seq for e in page.events], page.upto) == ([1], 1)
 
 
+async def test_what_cannot_be_followed_in_time_is_not_loaded(server: RedisServer) -> None:
+    one, other = Node(server.url), Node(server.url, timeout=0.5)
+    async with nodes(one, other):
+        await one.append("a", b"1")
+        other.history._tail.stop()
+        await one.append("a", b"2")
+        with pytest.raises(HistoryError, match="in time"):
+            await other.history.load("a")
+
+
 async def test_many_messages_are_read_a_page_at_a_time(server: RedisServer) -> None:
     node = Node(server.url)
     async with nodes(node):
@@ -603,7 +613,7 @@ async def test_whenever_the_connection_is_cut_nothing_is_lost_doubled_or_half_do
     while True:
         async with RedisProxy(server.port) as proxy:
             prefix = secrets.token_hex(4)
-            one, other = (Node(url, prefix=prefix) for url in (proxy.url, server.url))
+            one, other = (Node(url, prefix=prefix, timeout=1.0) for url in (proxy.url, server.url))
             async with nodes(other):
                 proxy.cut(command, when)
                 recorded, doubtful = await _live(one, other)
