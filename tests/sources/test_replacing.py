@@ -278,12 +278,8 @@ def test_a_stream_of_several_goes_on_with_the_others_until_all_are_removed() -> 
     assert shop.api.polls("/b") == 1
     shop.replace("")
     assert reader.ended and reader.cuts == 0
-    assert (
-        shop.house.hub._audience._listeners
-        == shop.house.hub._watchers
-        == shop.house.hub.dropped
-        == {}
-    )
+    hub = shop.house.hub
+    assert hub._audience._listeners == hub._watchers == hub.dropped == {}
 
 
 @pytest.mark.parametrize("back", [B, '[publish]\ntokens = ["t"]\ntopics = ["b"]\n'])
