@@ -8,9 +8,13 @@ connection is not this module's business.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
+import struct
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp
@@ -21,6 +25,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
 )
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from pushd import descriptors, endpoint, peer
@@ -34,6 +39,21 @@ RETRY_SECONDS = 1.0
 
 OVER_SECONDS = 10.0
 """How long connections have to be taken again for the log to say so."""
+
+HANDSHAKE_SECONDS = 0.2
+"""How long a handshake may take that has begun: a round trip."""
+
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # the byte of TCP's flags,
+    (0x54, 0, 0, 0x12),  # SYN and ACK of it,
+    (0x15, 0, 1, 0x02),  # if that is SYN alone:
+    (0x06, 0, 0, 0),  # nothing of the packet;
+    (0x06, 0, 0, 0xFFFF_FFFF),  # else all of it
+)
+"""A filter of packets: classic BPF, as in socket(7) and bpf(4)."""
+
+_SO_ATTACH_FILTER = 26
+"""See socket(7). Python has no name for it."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -107,24 +127,22 @@ class Listener:
         for call in (self._again, self._over):
             if call is not None and call.active():
                 call.cancel()
+        if isinstance(self._port, tcp.Port) and self._port.connected and self._server.reuse_port:
+            await self._take_the_last(self._port)
         if self._port is not None:
-            # Is not asked any more from now on, and closed in the next turn.
-            stopped = maybeDeferred(self._port.stopListening)
-            if self._server.reuse_port and isinstance(self._port, tcp.Port):
-                self._take_the_last(self._port)
-            await stopped
+            await maybeDeferred(self._port.stopListening)
 
-    def _take_the_last(self, port: tcp.Port) -> None:
+    async def _take_the_last(self, port: tcp.Port) -> None:
         """
         Who waits in our queue has been connected, and no other process of the port can
         take them: Linux resets them when the socket is closed (unless the sysctl
-        net.ipv4.tcp_migrate_req says otherwise). So it is closed here and now, before
-        any more come.
+        net.ipv4.tcp_migrate_req says otherwise). So nobody is let into it any more, and
+        those who are there, or shaking hands, are taken.
         """
-        if port.connected:
-            port.numberAccepts = 2 * endpoint.BACKLOG
-            port.doRead()
-            port.socket.close()
+        _keep_out(port.socket)
+        await deferLater(self._reactor, HANDSHAKE_SECONDS)
+        port.numberAccepts = 2 * endpoint.BACKLOG
+        port.doRead()
 
     def _set_options(self) -> None:
         """
@@ -214,3 +232,17 @@ class _Door:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
+
+
+def _keep_out(listening: socket.socket) -> None:
+    """
+    Have the system drop what would begin a connection to this socket. Whoever sent it
+    tries again a second later, and then comes to another one.
+    """
+    code = b"".join(struct.pack("=HBBI", *step) for step in _NO_SYN)
+    steps = ctypes.create_string_buffer(code)
+    program = struct.pack("@HP", len(_NO_SYN), ctypes.addressof(steps))
+    # Where it is not allowed, a few may be lost.
+    if sys.platform == "linux":
+        with suppress(OSError):
+            listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

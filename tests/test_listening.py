@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor as _reactor
 from twisted.internet import tcp
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
@@ -201,6 +202,22 @@ async def test_who_waits_for_a_port_of_several_is_taken_before_it_is_closed() ->
         assert len(one.echoes.open) == 300
         for client in waiting:
             await one.answers(client)
+
+
+async def test_who_comes_while_the_last_are_taken_comes_to_another_process() -> None:
+    async with opened(server=SHARED) as one:
+        port = one.listener.address.port  # type: ignore[attr-defined]
+        async with opened(f"tcp:{port}:interface=127.0.0.1", SHARED) as other:
+            stopped = Deferred.fromCoroutine(one.listener.stop())
+            for _ in range(20):
+                other.clients.append(client := socket.socket())
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", port))
+            await stopped
+            assert not one.echoes.open
+            await until(lambda: len(other.echoes.open) == 20, 5)
+            for client in other.clients:
+                client.close()
 
 
 async def test_who_waits_when_none_may_be_taken_is_not() -> None:
