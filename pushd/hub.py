@@ -56,7 +56,7 @@ class Hub:
         history: IHistory,
         clock: IReactorTime,
         now: Callable[[], float],
-        metrics: Metrics | None = None,
+        metrics: Metrics,
     ) -> None:
         self.epoch = ""
         self.head = 0
@@ -65,7 +65,7 @@ class Hub:
         self._history = history
         self._clock = clock
         self._now = now
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._opening = DeferredLock()
         self._audience = Audience(clock, self._metrics)
         self._watchers: dict[Topic, int] = {}
