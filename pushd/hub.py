@@ -229,7 +229,7 @@ class Hub:
         if key in self.topics:
             return True
         kept = await self._history.load(key)
-        return bool(kept.events) or kept.floor > 0
+        return kept.document is None and (bool(kept.events) or kept.floor > 0)
 
     async def _topic(self, key: str, kind: type[T], make: Callable[[str, Kept], T]) -> T:
         topic = self.topics.get(key)
@@ -392,6 +392,9 @@ def _document_topic(key: str, kept: Kept, head: int) -> DocumentTopic:
 
 
 def _message_topic(key: str, kept: Kept) -> MessageTopic:
+    if kept.document is not None:
+        # It was another kind of topic, under another configuration.
+        return MessageTopic(key, floor=0)
     topic = MessageTopic(key, floor=kept.floor)
     topic.record(kept.events)
     return topic
