@@ -100,12 +100,20 @@ class Server(Section, frozen=True):
 class History(Section, frozen=True):
     """What is remembered of each topic, and for how long. Times are seconds, sizes bytes."""
 
-    backend: Literal["sqlite", "memory"] = "sqlite"
+    backend: Literal["sqlite", "redis", "memory"] = "sqlite"
     path: str = ""
     fsync: bool = False
     keep_events: Count = 1000
     keep_seconds: Annotated[float, Meta(gt=0)] = 3600.0
     keep_bytes: Count = 67_108_864
+    url: str | None = None
+    prefix: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,64}$")] = "pushd"
+    timeout: Seconds = 5.0
+    ca_file: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the URL, where a password may be."""
+        return f"History(backend={self.backend!r})"
 
 
 class Publish(Section, frozen=True):

@@ -186,7 +186,10 @@ class Hub:
 
     def restarted(self, head: int) -> None:
         """See :meth:`IHistoryListener.restarted`. All readers come back, and are told so."""
-        self.log.warn("the history was lost: all clients begin anew")
+        if self.epoch == self._history.epoch:
+            self.log.warn("the history was not heard for too long: all clients come back")
+        else:
+            self.log.warn("the history was lost: all clients begin anew")
         self.epoch, self.head = self._history.epoch, head
         for topic in tuple(self.topics.values()):
             self._drop(topic)

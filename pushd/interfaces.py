@@ -50,7 +50,8 @@ class IHistoryListener(Interface):
 
     def restarted(head: int) -> None:
         """
-        The record was lost, and another has begun: the epoch is another one.
+        The record was lost, and another has begun: the epoch is another one. Or the
+        epoch is the same, and of what was recorded some will never be told.
 
         :param head: the seq of its newest event.
         """

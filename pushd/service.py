@@ -15,10 +15,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 from twisted.application.service import Service
-from twisted.internet.defer import (
-    Deferred,
-    DeferredLock,
-)
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
@@ -34,6 +31,7 @@ from pushd.garbage import Garbage
 from pushd.history import place
 from pushd.history.database import Database
 from pushd.history.memory import MemoryHistory
+from pushd.history.redis import RedisHistory
 from pushd.history.sqlite import SQLiteHistory
 from pushd.history.thread import Thread
 from pushd.hub import Hub
@@ -41,14 +39,16 @@ from pushd.interfaces import IHistory, ISource
 from pushd.lag import Lag
 from pushd.listening import Listener
 from pushd.metrics import Metrics
+from pushd.redis.address import FORMS, Address
+from pushd.redis.client import Redis
 from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue, check_expressions
-from pushd.sources.connection import trust_root
 from pushd.sources.fetchers import Fetchers
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
 from pushd.systemd import Notifier
 from pushd.topic import DocumentTopic
+from pushd.trust import trust_root
 from pushd.web.admission import Admission
 from pushd.web.cors import Cors
 from pushd.web.monitoring import Monitoring
@@ -194,6 +194,9 @@ class Daemon(Service):
 
     def _opened_late(self, failures: list[Failure]) -> None:
         """Whatever opens takes its time; if it fails then, it ends the daemon all the same."""
+        if failures and failures[0].check(CancelledError):
+            # It was ended while it waited for its history.
+            return
         if failures:
             self._say_why(failures[0])
             self.end()
@@ -375,8 +378,12 @@ class Daemon(Service):
 
 
 def _history(reactor: Any, settings: History) -> IHistory:
+    """Raises ConfigError."""
     if settings.backend == "memory":
         return MemoryHistory(settings, time.time)
+    if settings.backend == "redis":
+        redis, tail = _redis(reactor, settings), _redis(reactor, settings)
+        return RedisHistory(settings, redis, tail, reactor, time.time)
     where = place.Place(place.chosen(settings.path, os.environ))
     return SQLiteHistory(
         Database(where, settings, place.boot(os.environ)),
@@ -386,6 +393,21 @@ def _history(reactor: Any, settings: History) -> IHistory:
         Thread(reactor, "history"),
         Thread(reactor, "history pages"),
     )
+
+
+def _redis(reactor: Any, settings: History) -> Redis:
+    """A connection to the Redis of the history. Raises ConfigError."""
+    if settings.url is None:
+        raise ConfigError(f'history.url: backend = "redis" needs one: {FORMS}')
+    try:
+        address = Address.parse(settings.url)
+    except ConfigError as error:
+        raise ConfigError(f"history.url: {error}") from None
+    try:
+        endpoint = address.endpoint(reactor, settings.timeout, settings.ca_file)
+    except ConfigError as error:
+        raise ConfigError(f"history.ca_file: {error}") from None
+    return Redis(reactor, address, endpoint, settings.prefix, settings.timeout)
 
 
 def _reactor() -> Any:
@@ -401,6 +423,8 @@ def read(path: str) -> Config:
         check_expressions(settings)
         server = settings.server
         endpoint.check(server.listen, "server.listen", server.reuse_port)
+        if settings.history.backend == "redis":
+            _redis(_reactor(), settings.history)
         for name, source in settings.sources.items():
             _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:

@@ -37,6 +37,7 @@ class Served:
     async def __aenter__(self) -> Served:
         self.daemon.privilegedStartService()
         self.daemon.startService()
+        await self.daemon._opened
         self.port = self.daemon._listener.address.port  # type: ignore[attr-defined]
         return self
 

@@ -7,7 +7,7 @@ set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 
 missing=""
-for pair in curl:curl node:nodejs chromium:chromium chromedriver:chromium-driver nats-server:nats-server systemd-analyze:systemd nginx:nginx-light haproxy:haproxy; do
+for pair in curl:curl node:nodejs chromium:chromium chromedriver:chromium-driver nats-server:nats-server systemd-analyze:systemd nginx:nginx-light haproxy:haproxy redis-server:redis-server; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 [ -n "$missing" ] || exit 0
@@ -31,7 +31,7 @@ DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-reco
 
 # Debian starts servers when it installs them; the tests start their own.
 if [ -d /run/systemd/system ]; then
-    for service in nginx haproxy; do
+    for service in nginx haproxy redis-server; do
         case "$missing" in
             *" $service"*) $as_root systemctl disable --quiet --now "$service" ;;
         esac

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from house import House, Silent, now
+from house import House, Silent, dumps, now
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -260,6 +260,30 @@ def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House
     message.receive().connect()
     assert document.receive().page.documents == {"": 2}
     assert len(message.receive().page.gaps) == 1
+
+
+def test_if_some_of_the_history_is_not_told_all_readers_come_back_and_miss_nothing(
+    house: House,
+) -> None:
+    topic, messages = house.document("d", linger=60), house.messages("m")
+    house.snapshot("d", 1)
+    house.say("m", 1)
+    document, message = house.client(topic).connect(), house.client(messages).connect()
+    document.receive()
+    message.receive()
+    patch = Payload("patch", dumps([{"op": "replace", "path": "", "value": 2}]))
+    house.hub.committed = lambda *_: None  # type: ignore[method-assign]
+    whole = Document(dumps("a" * 100))
+    house.history.append(Draft("d", (patch,), whole))
+    house.history.append(Draft("m", (Payload(None, b"2"),)))
+    del house.hub.committed
+    house.hub.restarted(4)
+    document.topics, message.topics = (house.document("d"),), (house.messages("m"),)
+    document.receive().connect()
+    message.receive().connect()
+    assert document.receive().page.documents == {"": 2}
+    assert message.receive().page.gaps == []
+    assert message.page.messages == {"": [2]}
 
 
 def test_who_was_told_more_by_another_node_waits_until_it_is_known_here(house: House) -> None:

@@ -10,11 +10,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Hashable
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Protocol, cast
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -32,13 +29,12 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
-from pushd.errors import ConfigError, SourceError
+from pushd.errors import SourceError
 
 MAX_HEAD = 65_536
 """Bytes of what comes before a body; Twisted bounds each line, not how many there are."""
@@ -227,23 +223,6 @@ class Connections(WrappingFactory[Connection]):
         super().__init__(wrappedFactory)
         # Or the log has two lines for each connection.
         wrappedFactory.noisy = False
-
-
-def trust_root(path: str) -> Any:
-    """
-    What to trust instead of the system's certificates: those in a PEM file.
-
-    :raises ConfigError: there are none to be had; the message names the file.
-    """
-    try:
-        found = x509.load_pem_x509_certificates(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: not a file of PEM certificates") from error
-    return trustRootFromCertificates(
-        [Certificate.loadPEM(certificate.public_bytes(Encoding.PEM)) for certificate in found]
-    )
 
 
 def explained(error: Exception, connection: Connection | None) -> SourceError:

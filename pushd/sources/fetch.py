@@ -56,7 +56,8 @@ from zope.interface import implementer
 from pushd.errors import SourceError
 from pushd.sources.address import parsed, within
 from pushd.sources.body import Body
-from pushd.sources.connection import Connection, Connections, Pool, explained, trust_root
+from pushd.sources.connection import Connection, Connections, Pool, explained
+from pushd.trust import trust_root
 
 MAX_REDIRECTS = 5
 

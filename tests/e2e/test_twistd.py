@@ -116,6 +116,13 @@ def test_check_says_what_is_wrong_and_where(tmp_path: Path) -> None:
         ('[sources.a]\nurl = "http://127.0.0.1/"\nselect = "["', 1, "sources.a.select: "),
         ('[server]\nlisten = "tpc:80"', 1, "server.listen: 'tpc:80' is no endpoint: "),
         ('[sources.a]\nurl = "https://a/"\nca_file = "/nope"', 1, "sources.a.ca_file: /nope"),
+        ('[history]\nbackend = "redis"', 1, "history.url: "),
+        ('[history]\nbackend = "redis"\nurl = "http://:x@h"', 1, "history.url: expected redis://"),
+        (
+            '[history]\nbackend = "redis"\nurl = "rediss://h"\nca_file = "/nope"',
+            1,
+            "history.ca_file: /nope",
+        ),
         ("[server", 1, "not TOML: "),
     ):
         path.write_text(text)

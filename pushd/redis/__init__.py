@@ -1,0 +1,1 @@
+"""A Redis server: where it is, a connection to it, and one that is kept."""
