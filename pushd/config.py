@@ -109,6 +109,7 @@ class History(Section, frozen=True):
     url: str | None = None
     prefix: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,64}$")] = "pushd"
     timeout: Seconds = 5.0
+    lease: Annotated[float, Meta(ge=0.5, le=60)] = 3.0
     ca_file: str | None = None
 
     def __repr__(self) -> str:
