@@ -72,6 +72,7 @@ class Listener:
         self._reactor = reactor
         self._server = server
         self._endpoint, self._certificate = endpoint.parse(reactor, description, server.reuse_port)
+        self._given = endpoint.is_given(description)
         self._port: IListeningPort | None = None
         self._room = 0
         self._reasons: set[str] = set()
@@ -127,22 +128,29 @@ class Listener:
         for call in (self._again, self._over):
             if call is not None and call.active():
                 call.cancel()
-        if isinstance(self._port, tcp.Port) and self._port.connected and self._server.reuse_port:
-            await self._take_the_last(self._port)
-        if self._port is not None:
-            await maybeDeferred(self._port.stopListening)
+        port = self._port
+        if isinstance(port, tcp.Port) and port.connected and not self._given:
+            await self._take_the_last(port)
+        elif port is not None:
+            await maybeDeferred(port.stopListening)
 
     async def _take_the_last(self, port: tcp.Port) -> None:
         """
-        Who waits in our queue has been connected, and no other process of the port can
-        take them: Linux resets them when the socket is closed (unless the sysctl
-        net.ipv4.tcp_migrate_req says otherwise). So nobody is let into it any more, and
-        those who are there, or shaking hands, are taken.
+        Who waits in our queue has been connected, and Linux resets them when the socket
+        is closed. (Not if others listen on the port, and the sysctl
+        net.ipv4.tcp_migrate_req says so.) So nobody is let into it any more, all who are
+        there are taken, and it is closed here and now. Where a port has others, who is
+        shaking hands is waited for: they believe that they have come to somebody.
         """
         _keep_out(port.socket)
-        await deferLater(self._reactor, HANDSHAKE_SECONDS)
+        if self._server.reuse_port:
+            await deferLater(self._reactor, HANDSHAKE_SECONDS)
+        # From now on it is not asked any more; Twisted would close it in the next turn.
+        stopped = maybeDeferred(port.stopListening)
         port.numberAccepts = 2 * endpoint.BACKLOG
         port.doRead()
+        port.socket.close()
+        await stopped
 
     def _set_options(self) -> None:
         """
