@@ -16,7 +16,7 @@ MUST_HAPPEN = (
     "acknowledged",
     "delivered",
     "streams that ended",
-    "resumed across a kill with a patch",
+    "resumed in another process, with a patch",
 )
 
 
@@ -62,5 +62,7 @@ def test_what_memory_forgets_is_noticed(tmp_path: Path) -> None:
     assert code == 1, written
     assert numbers["lost"] > 0 and numbers["gaps told"] > 0, written
     assert numbers["no resumption by a patch"] > 0, written
-    said = r"lost: reader \d+ \(.*\) never saw Message\(.*\) \(acknowledged as .* before kill 1\)"
+    said = (
+        r"lost: reader \d+ \(.*\) never saw publisher \d+'s .* \(acknowledged as .* before kill 1\)"
+    )
     assert re.search(said, written), written

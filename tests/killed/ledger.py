@@ -55,6 +55,9 @@ class Message(NamedTuple):
     def content(self) -> dict[str, int]:
         return {"by": self.by, "number": self.number}
 
+    def __str__(self) -> str:
+        return f"publisher {self.by}'s {self.number} to {self.topic}"
+
     @classmethod
     def of(cls, topic: str, content: Any) -> Message:
         return cls(topic, content["by"], content["number"])
@@ -158,11 +161,14 @@ class Ledger:
         return f"(acknowledged as {known.id}, {self._moment(known.at)})"
 
     def _moment(self, at: float) -> str:
-        """Between which kills."""
+        """Between which kills; there is at least one."""
         n = bisect.bisect(self.kills, at)
+        moments = []
+        if n > 0:
+            moments.append(f"{at - self.kills[n - 1]:.3f} s after kill {n}")
         if n < len(self.kills):
-            return f"{self.kills[n] - at:.3f} s before kill {n + 1}"
-        return f"at {at:.3f} s, behind all kills"
+            moments.append(f"{self.kills[n] - at:.3f} s before kill {n + 1}")
+        return " and ".join(moments)
 
 
 class Seen:

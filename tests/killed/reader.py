@@ -123,7 +123,8 @@ class Reader:
             try:
                 self._take(event)
             except WrongError as error:
-                self._tally.wrong("documents that are wrong", f"{self.who} {event.id}: {error}")
+                note = f"{self.who} {event.id}: {error}"
+                self._tally.wrong("documents that are wrong", note[:300])
 
     def _take(self, event: Received) -> None:
         topic, data = self.topics[0], event.json
@@ -141,9 +142,9 @@ class Reader:
             self.built.take(topic, event.name, data, event.data)
 
     def _note_resumption(self, name: str) -> None:
-        """How the first thing that it was told of the document took up what was before."""
+        """How the first thing that it is told of the document takes up what was before."""
         if self._crossed and self._resumes:
-            self._tally.count(f"resumed across a kill with a {name}")
+            self._tally.count(f"resumed in another process, with a {name}")
         self._crossed = False
 
     # The end.

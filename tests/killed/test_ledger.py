@@ -56,8 +56,7 @@ def test_who_was_not_told_lost_it() -> None:
     trial.tell(ALL[1], to=1)
     assert trial.wrong() == {"lost": 1}
     assert trial.tally.notes == [
-        "lost: Bob never saw Message(topic='news', by=1, number=1) "
-        "(acknowledged as a-1, 1.000 s before kill 1)"
+        "lost: Bob never saw publisher 1's 1 to news (acknowledged as a-1, 1.000 s before kill 1)"
     ]
 
 

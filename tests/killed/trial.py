@@ -174,7 +174,7 @@ class Trial:
 
     def _judge_resumptions(self) -> None:
         """Those who come back soon have missed little of the document: not all of it is due."""
-        if self.ledger.kills and not self.tally.counts["resumed across a kill with a patch"]:
+        if self.ledger.kills and not self.tally.counts["resumed in another process, with a patch"]:
             note = "whoever came back after a kill was sent the document whole"
             self.tally.wrong("no resumption by a patch", note)
 
@@ -210,8 +210,8 @@ class Trial:
                 for what in (
                     "delivered",
                     "streams that ended",
-                    "resumed across a kill with a patch",
-                    "resumed across a kill with a snapshot",
+                    "resumed in another process, with a patch",
+                    "resumed in another process, with a snapshot",
                 )
             ),
         ]
