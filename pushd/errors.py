@@ -77,3 +77,10 @@ class ConfigError(PushdError):
 
 class HistoryError(PushdError):
     """The history cannot record or read just now."""
+
+
+class StartError(PushdError):
+    """
+    What pushd needs is not there or not its own. The message is the operator's: it names
+    the thing, and says what to do.
+    """

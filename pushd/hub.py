@@ -3,30 +3,31 @@ The hub: where everything that is said comes by, once.
 
 One path for all: publish, history, committed, the topic's log, the listeners.
 An event is told only after the history holds it, so that no client ever knows
-an id that could be forgotten and given to another event. What is committed in
-one turn of the reactor is passed on together at its end.
+an id that could be forgotten and given to another event.
 
 The hub knows who watches what. It does not know clients, sources or storage.
+While nothing can be recorded, that is the status of all topics.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pushd.audience import Audience
 from pushd.cursor import Page, frame, status_frame
+from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event
-from pushd.interfaces import IHistory, IHub, IListener, ISource, Kept
+from pushd.interfaces import IHistory, IHistoryListener, IHub, IListener, ISource, Kept
 from pushd.metrics import Metrics
 from pushd.topic import DocumentTopic, MessageTopic, State, Status, Topic
-from pushd.wire import Frame
 
 T = TypeVar("T", bound=Topic)
 
@@ -34,13 +35,18 @@ MESSAGES_LINGER = 10.0
 """Seconds for which the log of a message topic outlives its last reader."""
 
 
-@implementer(IHub)
+REACH_SECONDS = 2.0
+"""How long one waits who has been told more by another node than is known here."""
+
+
+@implementer(IHub, IHistoryListener)
 class Hub:
     """
     :param history: where events are recorded.
     :param clock: tells intervals and ends turns.
     :param now: seconds since 1970, for the eyes of people.
     :param metrics: count what is recorded, and how long it takes to the clients.
+    :ivar came_back: called when a history that was not available, or not the same, is so again.
     """
 
     log = Logger()
@@ -61,21 +67,21 @@ class Hub:
         self._now = now
         self._metrics = metrics or Metrics()
         self._opening = DeferredLock()
-        self._listeners: dict[Topic, dict[IListener, None]] = {}
-        self._told: dict[IListener, None] = {}
-        self._turn: IDelayedCall | None = None
-        self._began = math.inf
+        self._audience = Audience(clock, self._metrics)
         self._watchers: dict[Topic, int] = {}
         self._sources: dict[str, tuple[ISource, float | None]] = {}
         self._lingering: dict[str, IDelayedCall] = {}
         self._changes_of_status = 0
+        self._awaited: list[tuple[int, Deferred[None]]] = []
+        self._unavailable: str | None = None
         self._closed = False
+        self.came_back: Callable[[], object] = lambda: None
 
     # From publishers to listeners.
 
     async def open(self) -> None:
         """Open the history; nothing works before."""
-        self.head = await self._history.open(self._committed)
+        self.head = await self._history.open(self)
         self.epoch = self._history.epoch
 
     def publish(self, draft: Draft) -> Deferred[tuple[Event, ...]]:
@@ -96,8 +102,7 @@ class Hub:
         self, events: tuple[Event, ...], waiting: Deferred[tuple[Event, ...]], began: float
     ) -> None:
         self._metrics.recorded(len(events))
-        if self._turn is not None:
-            self._began = min(self._began, began)
+        self._audience.began(began)
         if not waiting.called:
             waiting.callback(events)
 
@@ -109,68 +114,97 @@ class Hub:
 
     def tell(self, topic: Topic, state: State, reason: str | None) -> None:
         """See :meth:`IHub.tell`."""
+        topic.health = state, reason
+        self._tell(topic)
+
+    def _tell(self, topic: Topic) -> None:
+        state, reason = topic.health
+        if self._unavailable is not None:
+            state, reason = "error", f"The history is not available: {self._unavailable}"
         if (topic.status.state, topic.status.reason) == (state, reason):
             return
         since = topic.status.since if topic.status.state == state else self._now()
         self._changes_of_status += 1
         topic.status = Status(state, since, reason, self._changes_of_status)
-        self._offer(topic, status_frame(topic))
+        self._audience.offer(topic, status_frame(topic))
 
     def end(self, topic: Topic) -> None:
         """See :meth:`IHub.end`."""
         topic.ended = True
-        for listener in tuple(self._listeners.get(topic, ())):
+        for listener in self._audience.of(topic):
             listener.ended()
 
     def cut(self, topic: Topic) -> None:
         """See :meth:`IHub.cut`."""
-        for listener in tuple(self._listeners.get(topic, ())):
+        for listener in self._audience.of(topic):
             listener.cut()
 
-    def _committed(self, events: Sequence[Event], document: Document | None) -> None:
+    # What the history tells.
+
+    def committed(self, events: Sequence[Event], document: Document | None) -> None:
+        """See :meth:`IHistoryListener.committed`."""
         self.head = events[-1].seq
         topic = self.topics.get(events[0].topic)
-        if topic is None or isinstance(topic, DocumentTopic) is (document is None):
-            # Nobody reads it, or its name became something else while this was recorded.
+        # Nobody may read it, or its name may have become something else meanwhile.
+        if topic is not None and isinstance(topic, DocumentTopic) is (document is not None):
+            _record(topic, events, document)
+            for event in events:
+                self._audience.offer(topic, frame(event, self.epoch))
+        if self._awaited:
+            for waiting in [one for seq, one in self._awaited if seq <= self.head]:
+                waiting.callback(None)
+
+    async def reach(self, seq: int) -> None:
+        """See :meth:`IHub.reach`."""
+        if seq <= self.head:
             return
-        _record(topic, events, document)
-        for event in events:
-            self._offer(topic, frame(event, self.epoch))
+        waiting: Deferred[None] = Deferred()
+        awaited = seq, waiting
+        self._awaited.append(awaited)
+        with suppress(TimeoutError):
+            await waiting.addTimeout(REACH_SECONDS, self._clock)
+        self._awaited.remove(awaited)
 
-    def _offer(self, topic: Topic, frame: Frame) -> None:
-        for listener in self._listeners.get(topic, ()):
-            listener.offer(frame)
-            self._told[listener] = None
-        if self._told and self._turn is None:
-            self._turn = self._clock.callLater(0, self._end_turn)
+    def unavailable(self, reason: str) -> None:
+        """See :meth:`IHistoryListener.unavailable`."""
+        if self._unavailable is None:
+            self.log.error("the history is not available: {reason}", reason=reason)
+        self._unavailable = reason
+        self._tell_all()
 
-    def _end_turn(self) -> None:
-        self._turn = None
-        told, self._told = self._told, {}
-        began, self._began = self._began, math.inf
-        for listener in told:
-            listener.flush()
-        if told and began < math.inf:
-            # What was written goes out before the next turn.
-            self._clock.callLater(0, self._reached, began)
+    def available(self) -> None:
+        """See :meth:`IHistoryListener.available`."""
+        if self._unavailable is not None:
+            self.log.info("the history is available again")
+            self._unavailable = None
+            self._tell_all()
+            self.came_back()
 
-    def _reached(self, began: float) -> None:
-        self._metrics.reached(self._clock.seconds() - began)
+    def _tell_all(self) -> None:
+        for topic in (*self.topics.values(), *self.dropped.values()):
+            self._tell(topic)
+
+    def restarted(self, head: int) -> None:
+        """See :meth:`IHistoryListener.restarted`. All readers come back, and are told so."""
+        self.log.warn("the history was lost: all clients begin anew")
+        self.epoch, self.head = self._history.epoch, head
+        for topic in tuple(self.topics.values()):
+            self._drop(topic)
+        for topic in self._audience.topics():
+            self.cut(topic)
+        self.came_back()
 
     def listen(self, topic: Topic, listener: IListener) -> None:
         """See :meth:`IHub.listen`."""
-        self._listeners.setdefault(topic, {})[listener] = None
+        self._audience.add(topic, listener)
         if self.topics.get(topic.key) is not topic:
             self.dropped[topic.key] = topic
 
     def unlisten(self, topic: Topic, listener: IListener) -> None:
         """See :meth:`IHub.unlisten`."""
-        listeners = self._listeners[topic]
-        del listeners[listener]
-        if not listeners:
-            del self._listeners[topic]
-            if self.dropped.get(topic.key) is topic:
-                del self.dropped[topic.key]
+        self._audience.remove(topic, listener)
+        if not self._audience.of(topic) and self.dropped.get(topic.key) is topic:
+            del self.dropped[topic.key]
 
     # Topics, opened from the history when they are first asked for.
 
@@ -207,16 +241,15 @@ class Hub:
         return topic
 
     async def _open(self, key: str, make: Callable[[str, Kept], T]) -> Topic:
-        """One at a time: while a topic is read, more of it may be recorded."""
-        while key not in self.topics:
-            head = self.head
-            kept = await self._history.load(key)
-            if head == self.head:
-                self.topics[key] = make(key, kept)
-                self._linger(self.topics[key])
-                if key in self.dropped:
-                    # Who read it in its former life comes back to this one.
-                    self.cut(self.dropped[key])
+        """One at a time, so that none is made twice."""
+        if key not in self.topics:
+            topic = make(key, await self._history.load(key))
+            self.topics[key] = topic
+            self._tell(topic)
+            self._linger(topic)
+            if key in self.dropped:
+                # Who read it in its former life comes back to this one.
+                self.cut(self.dropped[key])
         return self.topics[key]
 
     def refill(
@@ -237,13 +270,24 @@ class Hub:
 
     def drop(self, topic: Topic) -> None:
         """See :meth:`IHub.drop`."""
-        if self.topics.get(topic.key) is not topic:
-            return
+        if self.topics.get(topic.key) is topic:
+            is_filled = topic.key in self._sources
+            self._drop(topic)
+            if is_filled:
+                self._history.forget(topic.key).addErrback(self._not_forgotten, topic)
+
+    def _not_forgotten(self, failure: Failure, topic: Topic) -> None:
+        failure.trap(HistoryError)
+        self.log.warn(
+            "{topic!r} is not forgotten: {reason}", topic=topic.name, reason=str(failure.value)
+        )
+
+    def _drop(self, topic: Topic) -> None:
         del self.topics[topic.key]
         lingering = self._lingering.pop(topic.key, None)
         if lingering is not None:
             lingering.cancel()
-        if topic in self._listeners:
+        if self._audience.of(topic):
             self.dropped[topic.key] = topic
         if isinstance(topic, DocumentTopic):
             # Whoever comes to it together with others is not to be sent it.
@@ -253,7 +297,6 @@ class Hub:
             if topic in self._watchers:
                 source.unwatched()
             source.forgotten()
-            self._history.forget(topic.key)
 
     # Watching.
 

@@ -31,8 +31,29 @@ Why: TypeAlias = Literal[
 ]
 """Why a stream ended, for logs and metrics."""
 
-Committed = Callable[[Sequence[Event], Document | None], None]
-"""What a history calls for each draft it has recorded, in the order of their seqs."""
+
+class IHistoryListener(Interface):
+    """Who is told by a history what becomes of the record."""
+
+    def committed(events: Sequence[Event], document: Document | None) -> None:
+        """A draft was recorded, here or on another node. Called in the order of the seqs."""
+
+    def unavailable(reason: str) -> None:
+        """
+        Nothing can be recorded for now.
+
+        :param reason: a sentence for people; no address and no password.
+        """
+
+    def available() -> None:
+        """Something can be recorded again."""
+
+    def restarted(head: int) -> None:
+        """
+        The record was lost, and another has begun: the epoch is another one.
+
+        :param head: the seq of its newest event.
+        """
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -59,9 +80,9 @@ class IHistory(Interface):
 
     epoch: str = Attribute("The life of this record; valid once open.")
 
-    def open(committed: Committed) -> Deferred[int]:
+    def open(listener: IHistoryListener) -> Deferred[int]:
         """
-        Make ready. From now on `committed` is told of every draft recorded
+        Make ready. From now on `listener` is told of every draft recorded
         here or on another node. Gives the seq of the newest event.
         """
 
@@ -70,17 +91,25 @@ class IHistory(Interface):
         Record a draft, whole or not at all.
 
         Fires once the record would survive what the backend promises to
-        survive, after `committed` was told; with the events as recorded.
+        survive, after the listener was told; with the events as recorded.
         """
 
     def load(topic: str) -> Deferred[Kept]:
-        """What is held of a topic, of its events at least those that a log wants."""
+        """
+        What is held of a topic, of its events at least those that a log wants.
+
+        It is what is held when this fires: all that the listener was told of the
+        topic by then, and nothing that it is yet to be told.
+        """
 
     def forget(topic: str) -> Deferred[None]:
         """Drop all that is held of a document topic that nobody uses any more."""
 
     def read(topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
-        """Events of `topics` past the seq `after`, about `size` bytes of them, at least one."""
+        """
+        Events of `topics` past the seq `after`, about `size` bytes of them, at least
+        one; none that the listener is yet to be told.
+        """
 
     def close() -> Deferred[None]:
         """Finish what is being recorded."""
@@ -207,6 +236,12 @@ class IHub(Interface):
 
     def refresh(topic: DocumentTopic) -> Deferred[None]:
         """The :meth:`ISource.refresh` of a topic's source."""
+
+    async def reach(seq: int) -> None:
+        """
+        Returns when `head` is `seq` at least, or after some time: who comes from
+        another node may have been told there what this one is about to hear.
+        """
 
     def listen(topic: Topic, listener: IListener) -> None:
         """Let `listener` hear what happens in a topic."""

@@ -26,14 +26,18 @@ from twisted.python.failure import Failure
 
 from pushd import __version__, config, demo, descriptors, listening, signals
 from pushd.auth import Tokens
-from pushd.config import Config, Source
+from pushd.config import Config, History, Source
 from pushd.ending import Ending
-from pushd.errors import ConfigError
+from pushd.errors import ConfigError, StartError
 from pushd.feed import Feeds
 from pushd.garbage import Garbage
+from pushd.history import place
+from pushd.history.database import Database
 from pushd.history.memory import MemoryHistory
+from pushd.history.sqlite import SQLiteHistory
+from pushd.history.thread import Thread
 from pushd.hub import Hub
-from pushd.interfaces import ISource
+from pushd.interfaces import IHistory, ISource
 from pushd.lag import Lag
 from pushd.listening import Listener
 from pushd.metrics import Metrics
@@ -159,9 +163,8 @@ class Daemon(Service):
         self._worker = Worker(reactor)
         self._fetchers = Fetchers(reactor, settings.sources.values())
         self._listening = False
-        history = MemoryHistory(settings.history, time.time)
         self.metrics = Metrics()
-        self.hub = Hub(history, reactor, time.time, self.metrics)
+        self.hub = Hub(_history(reactor, settings.history), reactor, time.time, self.metrics)
         self.feeds = Feeds(self.hub, reactor, settings.server.heartbeat, self.metrics)
         self._around = Surroundings(
             self.hub, self._worker, reactor, time.time, random.random, self.metrics
@@ -221,6 +224,9 @@ class Daemon(Service):
 
     def _say_why(self, failure: Failure) -> None:
         error = failure.value
+        if isinstance(error, StartError):
+            self.log.critical("pushd cannot start: {error}", error=str(error))
+            return
         if not isinstance(error, CannotListenError | OSError | OverflowError):
             self.log.failure("pushd cannot start", failure)
             return
@@ -240,6 +246,10 @@ class Daemon(Service):
     def _begin(self) -> None:
         self._lag.start()
         self._garbage.start()
+        self.hub.came_back = self._follow
+        self._follow()
+
+    def _follow(self) -> None:
         Deferred.fromCoroutine(self._always.follow()).addErrback(
             lambda failure: self.log.failure("sources cannot be opened", failure)
         )
@@ -361,6 +371,20 @@ class Daemon(Service):
     ) -> ISource:
         fetcher = self._fetchers.of(source)
         return Poller(topic, source, url, headers, self._around, fetcher, forgotten, before)
+
+
+def _history(reactor: Any, settings: History) -> IHistory:
+    if settings.backend == "memory":
+        return MemoryHistory(settings, time.time)
+    where = place.Place(place.chosen(settings.path, os.environ))
+    return SQLiteHistory(
+        Database(where, settings, place.boot(os.environ)),
+        settings,
+        reactor,
+        time.time,
+        Thread(reactor, "history"),
+        Thread(reactor, "history pages"),
+    )
 
 
 def _reactor() -> Any:

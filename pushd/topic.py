@@ -102,7 +102,9 @@ class Topic:
     :ivar key: tells it from all others in the hub and the history.
     :ivar name: what clients call it. Private topics, one for each set of
         forwarded header values, share a name and differ in their keys.
-    :ivar status: how its source is doing; message topics are always ok.
+    :ivar health: how its source is doing, and a sentence if that is not well; message
+        topics are always ok.
+    :ivar status: what its readers were told of that, or of the history.
     :ivar ended: nothing will ever come again.
     """
 
@@ -110,6 +112,7 @@ class Topic:
         self.key = key
         self.name = public_name(key)
         self.log = Log(floor)
+        self.health: tuple[State, str | None] = ("ok", None)
         self.status = Status("ok", 0.0)
         self.ended = False
 

@@ -51,7 +51,10 @@ def test_the_example_names_every_option() -> None:
         ("sources = 3", "sources: expected tables, one a source: [sources.NAME]"),
         ("[server", "not TOML"),
         ('[server]\ncors_origins = ["https://a.b/"]', "server.cors_origins: 'https://a.b/' is no"),
-        ('[history]\nbackend = "floppy"', "history.backend: expected 'memory', got 'floppy'"),
+        (
+            '[history]\nbackend = "floppy"',
+            "history.backend: expected 'sqlite' or 'memory', got 'floppy'",
+        ),
         ('[publish]\ntokens = ["${NOPE}"]', "publish.tokens[0]: the environment variable NOPE"),
         ('[sources.s]\nurl = "ftp://a/"', "sources.s.url: expected http://HOST"),
         ('[sources.s]\nurl = "https://"', "sources.s.url: expected http://HOST"),

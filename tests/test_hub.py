@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from house import House, Silent, now
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from pushd.config import History
 from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
-from pushd.interfaces import IHub, IListener, Kept
+from pushd.hub import REACH_SECONDS
+from pushd.interfaces import IHistoryListener, IHub, IListener, Kept
 from pushd.wire import Frame
 
 MESSAGE = Draft("m", (Payload(None, b"1"),))
@@ -65,6 +69,7 @@ def slow(house: House) -> Slow:
 
 def test_it_is_a_hub(house: House) -> None:
     verifyObject(IHub, house.hub)
+    verifyObject(IHistoryListener, house.hub)
 
 
 def test_an_event_is_seen_only_after_it_is_recorded(house: House, slow: Slow) -> None:
@@ -202,7 +207,7 @@ def test_a_document_topic_begun_anew_does_not_vouch_for_its_past(house: House) -
 
 
 def test_what_is_recorded_while_a_topic_is_loaded_is_in_it(house: House) -> None:
-    loading: Deferred[Kept] = Deferred()
+    loading: Deferred[Any] = Deferred()
     load = house.history.load
     answers = [loading]
     house.history.load = lambda key: answers.pop() if answers else load(key)  # type: ignore[method-assign]
@@ -211,9 +216,67 @@ def test_what_is_recorded_while_a_topic_is_loaded_is_in_it(house: House) -> None
     second: list[object] = []
     Deferred.fromCoroutine(house.hub.message_topic("m")).addCallback(second.append)
     house.say("m", 1)
-    loading.callback(Kept([], 0, None))
+    loading.callback(now(load("m")))
     assert opened == second == [house.hub.topics["m"]]
     assert [e.seq for e in house.messages("m").after(0)] == [1]  # type: ignore[union-attr]
+
+
+def test_readers_hear_that_the_history_is_not_available_and_that_it_is_again(house: House) -> None:
+    topic, messages = house.document("d"), house.messages("m")
+    house.snapshot("d", 1)
+    document, message = house.client(topic).connect(), house.client(messages).connect()
+    house.hub.unavailable("the disk is full")
+    assert house.messages("other").status.state == "error"
+    house.turn()
+    assert topic.status.reason == "The history is not available: the disk is full"
+    house.hub.tell(topic, "stale", "No good answer.")
+    house.turn()
+    assert document.receive().page.statuses == message.receive().page.statuses == [("", "error")]
+    house.hub.available()
+    house.turn()
+    assert document.receive().page.statuses == [("", "error"), ("", "stale")]
+    assert message.receive().page.statuses == [("", "error"), ("", "ok")]
+
+
+def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House) -> None:
+    topic, messages = house.document("d", linger=60), house.messages("m")
+    house.snapshot("d", 1)
+    house.say("m", 1)
+    document, message = house.client(topic).connect(), house.client(messages).connect()
+    document.receive()
+    message.receive()
+    came_back: list[int] = []
+    house.hub.came_back = lambda: came_back.append(house.hub.head)
+    house.history = MemoryHistory(History(), house.now)
+    house.hub._history = house.history
+    now(house.history.open(house.hub))
+    house.hub.restarted(0)
+    assert came_back == [0]
+    assert house.source.told == ["watched", "unwatched", "forgotten"]
+    assert house.hub.topics == house.hub.dropped == {}
+    house.snapshot("d", 2)
+    document.topics, message.topics = (house.document("d"),), (house.messages("m"),)
+    document.receive().connect()
+    message.receive().connect()
+    assert document.receive().page.documents == {"": 2}
+    assert len(message.receive().page.gaps) == 1
+
+
+def test_who_was_told_more_by_another_node_waits_until_it_is_known_here(house: House) -> None:
+    first, second = (Deferred.fromCoroutine(house.hub.reach(seq)) for seq in (1, 2))
+    house.say("nobody reads this", 1)
+    assert (first.called, second.called) == (True, False)
+    house.say("m", 2)
+    assert second.called
+    assert Deferred.fromCoroutine(house.hub.reach(2)).called
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_who_was_told_what_nobody_knows_does_not_wait_for_ever(house: House) -> None:
+    waiting = Deferred.fromCoroutine(house.hub.reach(9))
+    house.clock.advance(REACH_SECONDS)
+    assert now(waiting) is None
+    house.say("m", 1)
 
 
 def test_closing_stops_the_sources(house: House) -> None:

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from pushd.config import History
 from pushd.cursor import Page
 from pushd.event import Document, Draft, Event
-from pushd.interfaces import Committed, IHistory, Kept
+from pushd.interfaces import IHistory, IHistoryListener, Kept
 from pushd.topic import Log
 
 
@@ -35,17 +35,17 @@ class MemoryHistory:
         self._logs: dict[str, Log] = {}
         self._documents: dict[str, Document] = {}
         self._unswept: list[str] = []
-        self._committed: Committed | None = None
+        self._listener: IHistoryListener | None = None
 
-    def open(self, committed: Committed) -> Deferred[int]:
+    def open(self, listener: IHistoryListener) -> Deferred[int]:
         """See :meth:`IHistory.open`."""
         self.epoch = secrets.token_hex(5)
-        self._committed = committed
+        self._listener = listener
         return succeed(self._head)
 
     def append(self, draft: Draft) -> Deferred[tuple[Event, ...]]:
         """See :meth:`IHistory.append`."""
-        assert self._committed is not None, "append before open"
+        assert self._listener is not None, "append before open"
         now = self._now()
         events = tuple(
             Event(self._head + n, draft.topic, payload, now)
@@ -61,7 +61,7 @@ class MemoryHistory:
             self._documents[draft.topic] = draft.document
         self._trim(draft.topic, log)
         self._sweep()
-        self._committed(events, draft.document)
+        self._listener.committed(events, draft.document)
         return succeed(events)
 
     def load(self, topic: str) -> Deferred[Kept]:

@@ -85,11 +85,11 @@ class Health:
 
     def _went_stale(self) -> None:
         self._waiting = None
-        if self._topic.status.state == "ok":
+        if self._topic.health[0] == "ok":
             self._tell("stale", f"No good answer for {self._patience:g} s or more.")
 
     def _tell(self, state: State, reason: str | None) -> None:
-        before = self._topic.status.state
+        before, _ = self._topic.health
         if state != before and "error" in (state, before):
             self.log.info(
                 "source of {topic!r}: {state}. {reason}",

@@ -85,6 +85,8 @@ class Reading:
             forwardable = self._catalogue.forwardable
             if topic is None or (forwardable and asked.headers(request, forwardable)):
                 return False
+            if self._is_ahead(asked.last_event_id(request)):
+                return False
             seat = self._admission.admit(request)
         except (ClientError, BusyError):
             return False
@@ -103,6 +105,15 @@ class Reading:
             vary=b"Vary: Accept\r\n",
         )
         return True
+
+    def _is_ahead(self, given: str | None) -> bool:
+        """Whether a client with this id has heard from another node what is not known here yet."""
+        position = None if given is None else Position.parse(given)
+        return (
+            position is not None
+            and position.epoch == self._hub.epoch
+            and position.seq > self._hub.head
+        )
 
     async def events(self, request: IRequest) -> Resource | bytes:
         """``GET /events?topic=a&topic=b``. Raises ClientError."""
@@ -128,8 +139,10 @@ class Reading:
             none of their sources would be given.
         """
         given = asked.headers(request, self._catalogue.forwardable)
-        returning = Position.parse(asked.last_event_id(request) or "") is not None
-        topics = await self._catalogue.topics(names, given, returning=returning)
+        position = Position.parse(asked.last_event_id(request) or "")
+        if position is not None and position.epoch == self._hub.epoch:
+            await self._hub.reach(position.seq)
+        topics = await self._catalogue.topics(names, given, returning=position is not None)
         named = asked.header_names(request)
         unwanted = named and named - self._catalogue.wanted(names)
         if unwanted:

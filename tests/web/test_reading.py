@@ -128,6 +128,20 @@ async def test_a_quiet_stream_beats(api: Api) -> None:
         await until(lambda: stream.body.endswith(b"\n\n:\n:\n"))
 
 
+@pytest.mark.parametrize("path", ["/topics/news", "/topics/news?client=me"])
+async def test_a_client_that_another_node_told_more_waits_for_it(api: Api, path: str) -> None:
+    async with api.upstream, api.serve() as served:
+        stream = await served.stream("/topics/news")
+        await served.publish("news", b"1")
+        await stream.until(lambda: stream.page.messages == {"": [1]})
+        epoch, _, seq = stream.parser.last_id.partition("-")
+        ahead = await served.send(path, last_event_id=f"{epoch}-{int(seq) + 1}")
+        await served.publish("news", b"2")
+        await served.publish("news", b"3")
+        await ahead.until(lambda: ahead.page.messages == {"": [3]})
+        assert ahead.page.gaps == []
+
+
 async def test_a_client_resumes_where_it_was(api: Api) -> None:
     async with api.upstream, api.serve() as served:
         stream = await served.stream("/topics/news")
