@@ -23,7 +23,7 @@ from killed.upstream import Changing
 reactor: Any = _reactor
 
 READERS = 200
-PUBLISHERS = 20
+PUBLISHERS = 50
 SELECTIONS = [
     *([topic] for topic in TOPICS),
     ["board"],
