@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from soak.tally import Tally
 
@@ -34,6 +34,8 @@ MUST_BE_ZERO = (
 
 Place: TypeAlias = int
 """Where an id stands in the order of all; see :meth:`Ledger.place`."""
+
+Heard: TypeAlias = Literal["an acknowledgement", "a message"]
 
 LIFE = 10**15
 """More than there are ids in one epoch. What is in a later one comes behind all before."""
@@ -73,6 +75,7 @@ class Ledger:
     :ivar acknowledged: those messages that were.
     :ivar recorded: who stands at each place that anybody was told of.
     :ivar kills: when a process was killed; seconds, as all times here.
+    :ivar heard: called with what somebody hears of, before anything else is done.
     """
 
     def __init__(self, tally: Tally) -> None:
@@ -80,6 +83,7 @@ class Ledger:
         self.acknowledged: dict[Place, Acknowledged] = {}
         self.recorded: dict[Place, Message] = {}
         self.kills: list[float] = []
+        self.heard: Callable[[Heard], object] = lambda _: None
         self._places: dict[str, Place] = {}
         self._epochs: list[str] = []
         self._newest: dict[int, Place] = {}
@@ -96,6 +100,7 @@ class Ledger:
         return place
 
     def acknowledge(self, message: Message, id: str, at: float) -> None:
+        self.heard("an acknowledgement")
         place = self.place(id)
         self.record(place, message, id)
         self.acknowledged[place] = Acknowledged(id, at)
@@ -188,6 +193,7 @@ class Seen:
 
     def take(self, message: Message, id: str) -> None:
         ledger, tally = self._ledger, self._ledger.tally
+        ledger.heard("a message")
         place = ledger.place(id)
         ledger.record(place, message, id)
         if self.places and place <= self.places[-1]:

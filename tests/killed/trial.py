@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from soak.tally import Tally
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.task import deferLater
 
-from killed.ledger import MUST_BE_ZERO, Ledger
+from killed.ledger import MUST_BE_ZERO, Heard, Ledger
 from killed.nodes import RETURNS, TOPICS, Nodes
 from killed.publisher import Publisher
 from killed.reader import Reader, Temper
@@ -38,8 +39,19 @@ LONGEST_CATCH_UP = 30.0
 A_MOMENT = 0.3
 """Seconds in which what is doubled would still come."""
 
-EARLY = 0.15
-"""How likely a process is killed while it starts: its record is being read then."""
+Moment: TypeAlias = Literal["any time", "while it starts"] | Heard
+MOMENTS: dict[Moment, int] = {
+    "any time": 3,
+    "while it starts": 1,
+    "an acknowledgement": 3,
+    "a message": 3,
+}
+"""
+When processes are killed, how many in ten of them. Those that go when something is
+heard go at once, so that they cannot make good what they have said too early.
+"""
+
+LONGEST_SILENCE = 2.0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -152,18 +164,34 @@ class Trial:
         """One at a time, each after a random time of its life."""
         for n in range(self.plan.kills):
             node = random.choice(nodes.all)
-            early = self.plan.how == signal.SIGKILL and random.random() < EARLY and n > 0
+            moment = random.choices(list(MOMENTS), list(MOMENTS.values()))[0]
+            if moment == "while it starts" and (n == 0 or self.plan.how != signal.SIGKILL):
+                moment = "any time"
             for other in nodes.all:
-                if other is not node or not early:
+                if other is not node or moment != "while it starts":
                     await other.until_it_listens()
-            await deferLater(reactor, random.uniform(0, 0.6) if early else random.uniform(0.2, 1.2))
+            await self._wait_for(moment)
             self.ledger.kills.append(reactor.seconds())
             await node.end(self.plan.how)
-            self._tell(n, node.name, early)
+            self._tell(n, node.name, moment)
             await deferLater(reactor, random.uniform(0, 0.1))
             node.start()
         await nodes.until_all_listen()
         await deferLater(reactor, 1.0)
+
+    async def _wait_for(self, moment: Moment) -> None:
+        """Whoever waits goes on in the moment itself."""
+        if moment == "while it starts":
+            await deferLater(reactor, random.uniform(0, 0.6))
+            return
+        await deferLater(reactor, random.uniform(0.2, 1.2))
+        if moment != "any time":
+            heard: Deferred[None] = Deferred()
+            self.ledger.heard = lambda it: (
+                it == moment and not heard.called and heard.callback(None)
+            )
+            with suppress(TimeoutError):
+                await heard.addTimeout(LONGEST_SILENCE, reactor)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Or until it takes too long; what is missing then is said in the end."""
@@ -179,11 +207,11 @@ class Trial:
             note = "whoever came back after a kill was sent the document whole"
             self.tally.wrong("no resumption by a patch", note)
 
-    def _tell(self, n: int, name: str, early: bool) -> None:
+    def _tell(self, n: int, name: str, moment: Moment) -> None:
         counts = self.tally.counts
         print(
-            f"{self.elapsed:7.3f} s  kill {n + 1} of {self.plan.kills}: {name}"
-            f"{' while it starts' if early else ''}  {counts['acknowledged']:,} acknowledged"
+            f"{self.elapsed:7.3f} s  kill {n + 1} of {self.plan.kills}: {name}, {moment}"
+            f"  {counts['acknowledged']:,} acknowledged"
             f"  {counts['delivered']:,} delivered"
             f"{'  SOMETHING IS WRONG' if self.tally.failed else ''}",
             flush=True,
