@@ -73,7 +73,8 @@ class Acknowledged(NamedTuple):
 class Ledger:
     """
     :ivar acknowledged: those messages that were.
-    :ivar recorded: who stands at each place that anybody was told of.
+    :ivar recorded: which message stands at each place that anybody was told of.
+    :ivar changes: and which change of the document.
     :ivar kills: when a process was killed; seconds, as all times here.
     :ivar heard: called with what somebody hears of, before anything else is done.
     """
@@ -82,6 +83,7 @@ class Ledger:
         self.tally = tally
         self.acknowledged: dict[Place, Acknowledged] = {}
         self.recorded: dict[Place, Message] = {}
+        self.changes: dict[Place, Any] = {}
         self.kills: list[float] = []
         self.heard: Callable[[Heard], object] = lambda _: None
         self._places: dict[str, Place] = {}
@@ -117,6 +119,13 @@ class Ledger:
         known = self.recorded.setdefault(place, message)
         if known != message:
             self.tally.wrong("ids with two contents", f"{id} is {known} and {message}")
+
+    def change(self, patch: Any, id: str) -> None:
+        """A reader was told that the document changed."""
+        place = self.place(id)
+        known = self.recorded.get(place) or self.changes.setdefault(place, patch)
+        if known != patch:
+            self.tally.wrong("ids with two contents", f"{id} is {known} and {patch}")
 
     # What is said of it in the end.
 

@@ -56,6 +56,7 @@ class Reader:
         self.temper = temper
         self.over = False
         self.connected = False
+        self._ledger = ledger
         self.seen = Seen(self.who, [topic for topic in topics if topic in TOPICS], ledger)
         self.built = Built() if "board" in topics else None
         self._parser = Parser(last_id=since)
@@ -139,6 +140,8 @@ class Reader:
         else:
             assert self.built is not None
             self._note_resumption(event.name)
+            if event.name == "patch":
+                self._ledger.change(data, event.id)
             self.built.take(topic, event.name, data, event.data)
 
     def _note_resumption(self, name: str) -> None:

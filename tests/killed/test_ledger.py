@@ -89,11 +89,16 @@ def test_order_is_that_of_the_ids_and_that_of_the_acknowledgements() -> None:
     assert trial.wrong() == {"acknowledged out of order": 1}
 
 
-def test_an_id_stands_for_one_message() -> None:
+def test_an_id_stands_for_one_message_or_one_change() -> None:
     trial = Trial()
     trial.tell(*ALL)
     trial.tell((THIRD, "a-3"), to=0)
     assert trial.wrong()["ids with two contents"] == 1
+    trial = Trial()
+    trial.tell(*ALL)
+    for patch, id in (([1], "a-4"), ([1], "a-4.91c0de"), ([2], "a-4"), ([1], "a-3")):
+        trial.ledger.change(patch, id)
+    assert trial.wrong() == {"ids with two contents": 2}
 
 
 def test_another_epoch_begins_behind_all_before() -> None:
