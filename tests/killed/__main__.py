@@ -15,7 +15,8 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from killed.nodes import RETURNS, SQLITE
+from killed.histories import HISTORIES
+from killed.nodes import RETURNS
 from killed.trial import Plan, Trial
 
 reactor: Any = _reactor
@@ -23,14 +24,14 @@ reactor: Any = _reactor
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="killed")
-    parser.add_argument("--history", default=SQLITE, help="lines of TOML")
+    parser.add_argument("--history", default="sqlite", choices=HISTORIES)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--signal", default="KILL", choices=["KILL", "TERM"])
     parser.add_argument("--rate", type=float, default=1000.0, help="messages a second")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--back", default="same", choices=RETURNS)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--folder", help="for what is written; {folder} in --history")
+    parser.add_argument("--folder", help="for what is written; a temporary one")
     return parser.parse_args()
 
 

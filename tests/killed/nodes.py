@@ -21,9 +21,6 @@ reactor: Any = _reactor
 TOPICS = [f"news{n}" for n in range(8)]
 """Those of messages; there is a document besides, the board."""
 
-SQLITE = 'backend = "sqlite"\npath = "{folder}/history.sqlite"'
-"""For :class:`Nodes`."""
-
 LONGEST_START = 20.0
 LONGEST_END = 15.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.task import deferLater
 
+from killed.histories import HISTORIES
 from killed.ledger import MUST_BE_ZERO, Heard, Ledger
 from killed.nodes import RETURNS, TOPICS, Nodes
 from killed.publisher import Publisher
@@ -39,17 +40,20 @@ LONGEST_CATCH_UP = 30.0
 A_MOMENT = 0.3
 """Seconds in which what is doubled would still come."""
 
-Moment: TypeAlias = Literal["any time", "while it starts"] | Heard
+Moment: TypeAlias = Literal["any time", "while it starts", "while it cannot record"] | Heard
 MOMENTS: dict[Moment, int] = {
-    "any time": 3,
+    "any time": 2,
     "while it starts": 1,
-    "an acknowledgement": 3,
-    "a message": 3,
+    "while it cannot record": 3,
+    "an acknowledgement": 2,
+    "a message": 2,
 }
 """
-When processes are killed, how many in ten of them. Those that go when something is
-heard go at once, so that they cannot make good what they have said too early.
+When processes are killed, how many in ten of them. Those that cannot record just then,
+or go as soon as they are heard, cannot make good what they have said too early.
 """
+
+LONGEST_HELD = 0.1
 
 LONGEST_SILENCE = 2.0
 
@@ -58,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
     """
     What is tried.
 
-    :ivar history: lines of TOML, see :class:`Nodes`.
+    :ivar history: which, see :data:`HISTORIES`.
     :ivar kills: how many.
     :ivar how: the signal.
     :ivar rate: messages a second that are asked for.
@@ -66,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
     :ivar back: where a client comes back to, see :data:`RETURNS`.
     """
 
-    history: str
+    history: str = "sqlite"
     kills: int = 20
     how: signal.Signals = signal.SIGKILL
     rate: float = 1000.0
@@ -86,6 +90,7 @@ class Trial:
         self.ledger = Ledger(self.tally)
         self.readers: list[Reader] = []
         self._folder = folder
+        self._held = HISTORIES[plan.history].held
         self._began = reactor.seconds()
         self._nodes: Nodes | None = None
 
@@ -103,7 +108,7 @@ class Trial:
             self._nodes = nodes = Nodes(
                 self._folder,
                 plan.nodes,
-                plan.history,
+                HISTORIES[plan.history].toml,
                 RETURNS[plan.back],
                 changing.url(),
                 self.tally,
@@ -162,30 +167,47 @@ class Trial:
 
     async def _kill(self, nodes: Nodes) -> None:
         """One at a time, each after a random time of its life."""
-        for n in range(self.plan.kills):
+        for n, moment in enumerate(self._moments()):
             node = random.choice(nodes.all)
-            moment = random.choices(list(MOMENTS), list(MOMENTS.values()))[0]
-            if moment == "while it starts" and (n == 0 or self.plan.how != signal.SIGKILL):
-                moment = "any time"
             for other in nodes.all:
                 if other is not node or moment != "while it starts":
                     await other.until_it_listens()
-            await self._wait_for(moment)
-            self.ledger.kills.append(reactor.seconds())
-            await node.end(self.plan.how)
+            with ExitStack() as stack:
+                await self._wait_for(moment, stack)
+                self.ledger.kills.append(reactor.seconds())
+                await node.end(self.plan.how)
             self._tell(n, node.name, moment)
             await deferLater(reactor, random.uniform(0, 0.1))
             node.start()
         await nodes.until_all_listen()
         await deferLater(reactor, 1.0)
 
-    async def _wait_for(self, moment: Moment) -> None:
-        """Whoever waits goes on in the moment itself."""
+    def _moments(self) -> Iterator[Moment]:
+        """One for each kill: of ten, as many of each kind as are due, in any order."""
+        deck: list[Moment] = []
+        for n in range(self.plan.kills):
+            if not deck:
+                deck = [moment for moment, number in MOMENTS.items() for _ in range(number)]
+                random.shuffle(deck)
+            moment = deck.pop()
+            orderly = self.plan.how != signal.SIGKILL
+            if (moment == "while it starts" and (orderly or n == 0)) or (
+                moment == "while it cannot record" and (orderly or self._held is None)
+            ):
+                moment = "any time"
+            yield moment
+
+    async def _wait_for(self, moment: Moment, stack: ExitStack) -> None:
+        """Whoever waits goes on in the moment itself, which lasts as long as `stack`."""
         if moment == "while it starts":
             await deferLater(reactor, random.uniform(0, 0.6))
             return
         await deferLater(reactor, random.uniform(0.2, 1.2))
-        if moment != "any time":
+        if moment == "while it cannot record":
+            assert self._held is not None
+            stack.enter_context(self._held(self._folder))
+            await deferLater(reactor, random.uniform(0, LONGEST_HELD))
+        elif moment != "any time":
             heard: Deferred[None] = Deferred()
             self.ledger.heard = lambda it: (
                 it == moment and not heard.called and heard.callback(None)

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from killed.nodes import SQLITE
 from killed.trial import Plan, Trial
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -253,7 +252,7 @@ def main(seconds: float, kills: int) -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         soak = Soak(seconds, Path(folder))
         seed = random.SystemRandom().randrange(10**6)
-        trial = Trial(Plan(SQLITE, kills), seed, Path(folder))
+        trial = Trial(Plan(kills=kills), seed, Path(folder))
         running = Deferred.fromCoroutine(both(soak, trial)).addBoth(results.append)
         running.addBoth(lambda _: reactor.stop())
         reactor.run()
