@@ -41,19 +41,21 @@ A_MOMENT = 0.3
 """Seconds in which what is doubled would still come."""
 
 Moment: TypeAlias = Literal["any time", "while it starts", "while it cannot record"] | Heard
-MOMENTS: dict[Moment, int] = {
-    "any time": 2,
-    "while it starts": 1,
-    "while it cannot record": 3,
-    "an acknowledgement": 2,
-    "a message": 2,
-}
+MOMENTS: tuple[Moment, ...] = (
+    "any time",
+    "while it starts",
+    "while it cannot record",
+    "an acknowledgement",
+    "a message",
+)
 """
-When processes are killed, how many in ten of them. Those that cannot record just then,
-or go as soon as they are heard, cannot make good what they have said too early.
+When processes are killed: each of five in another one of these. Those that cannot record
+just then, or go as soon as they are heard, cannot make good what they have said too early.
 """
 
-LONGEST_HELD = 0.1
+HELD = 0.05, 0.15
+"""Seconds, at least and at most, in which nothing is recorded: somebody publishes meanwhile."""
+
 
 LONGEST_SILENCE = 2.0
 
@@ -183,12 +185,11 @@ class Trial:
         await deferLater(reactor, 1.0)
 
     def _moments(self) -> Iterator[Moment]:
-        """One for each kill: of ten, as many of each kind as are due, in any order."""
+        """One for each kill: all there are, in any order, and all again."""
         deck: list[Moment] = []
         for n in range(self.plan.kills):
             if not deck:
-                deck = [moment for moment, number in MOMENTS.items() for _ in range(number)]
-                random.shuffle(deck)
+                deck = random.sample(MOMENTS, len(MOMENTS))
             moment = deck.pop()
             orderly = self.plan.how != signal.SIGKILL
             if (moment == "while it starts" and (orderly or n == 0)) or (
@@ -206,7 +207,7 @@ class Trial:
         if moment == "while it cannot record":
             assert self._held is not None
             stack.enter_context(self._held(self._folder))
-            await deferLater(reactor, random.uniform(0, LONGEST_HELD))
+            await deferLater(reactor, random.uniform(*HELD))
         elif moment != "any time":
             heard: Deferred[None] = Deferred()
             self.ledger.heard = lambda it: (
