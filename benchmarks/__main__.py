@@ -19,13 +19,14 @@ from benchmarks.benchmark import Benchmark, Figures
 from benchmarks.clients import Clients
 from benchmarks.fanout import FanOut, Many
 from benchmarks.polls import Polls
+from benchmarks.processes import Processes
 from benchmarks.storm import Storm
 from benchmarks.table import missed, table
 from benchmarks.users import Users
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for benchmark in (FanOut(), Clients(), Many(), Users(), Polls(), Storm())
+    for benchmark in (FanOut(), Clients(), Many(), Users(), Polls(), Storm(), Processes())
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from benchmarks.load import Answer
-from benchmarks.process import Process
+from benchmarks.process import Process, Several
 
 Figures = dict[str, float]
 """What one run of one peer gave, by the name of the measure."""
@@ -72,7 +72,7 @@ class Meter:
     :param idle: seconds for which to look at it while it has no work.
     """
 
-    def __init__(self, process: Process, idle: float) -> None:
+    def __init__(self, process: Process | Several, idle: float) -> None:
         self._process = process
         before = process.cpu()
         time.sleep(idle)

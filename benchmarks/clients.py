@@ -50,7 +50,7 @@ class Clients(Benchmark):
             time.sleep(scale.seconds)
             memory = process.memory() - memory
             load_.close()
-            time.sleep(scale.seconds)
+            process.rest()
             meter = Meter(process, scale.warm_up)
             answer = load_.open(scale.clients, UNPACED)
             return {

@@ -15,6 +15,9 @@
  *                                     each on a connection of its own, and so finds them
  *                                     all at once, as if it had been busy meanwhile
  *     watch TIME                      read, and count
+ *     follow TIME                     the same, of events that another load publishes: a round
+ *                                     begins with the first delivery of an event, and is
+ *                                     told from when that was made
  *     storm PER_SECOND EVERY AWAY AFTER   publish; drop all clients; AWAY later they
  *                                     return with their last ids; go on for AFTER
  *     close                           drop all clients, and forget what they have
@@ -36,7 +39,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CLIENTS = 65536, HEADS = 4096, PUBLISHERS = 64, BODY = 100, READ = 1 << 18 };
+enum { CLIENTS = 65536, HEADS = 4096, PUBLISHERS = 64, BODY = 100, READ = 1 << 18, ENDS = 1024 };
 enum { STDIN = CLIENTS, PUBLISHER }; /* and the publishers after it */
 #define MS 1000000ull
 #define SECOND 1000000000ull
@@ -59,7 +62,9 @@ static int open_now, pending, opened;    /* opened: how many of the clients were
 static uint64_t events, numbered, lost, doubled, failed, dropped, bytes, refused, answered;
 static uint64_t number, awaited, round_began; /* the newest published; deliveries yet to come */
 static uint64_t owing, resumed_at, published;
-static int batch, publishers[PUBLISHERS], publisher_count;
+static int batch, publishers[PUBLISHERS], publisher_count, following;
+static struct { uint64_t number, took; } ends[ENDS]; /* of the first rounds of a command */
+static int end_count;
 
 static uint64_t clock_ns(void) {
     struct timespec now;
@@ -76,6 +81,20 @@ static uint64_t cpu_ns(void) {
 
 /* Reading. */
 
+static void round_over(uint64_t took) {
+    histogram_add(&rounds, took);
+    if (end_count < ENDS) {
+        ends[end_count].number = number;
+        ends[end_count++].took = took;
+    }
+}
+
+static void round_from_elsewhere(struct stream *stream) {
+    number = stream->number;
+    round_began = stream->made;
+    awaited = open_now;
+}
+
 static void on_event(struct stream *stream) {
     struct client *client = (struct client *)stream;
     events++;
@@ -91,8 +110,10 @@ static void on_event(struct stream *stream) {
     client->last = stream->number;
     uint64_t now = clock_ns();
     histogram_add(&latency, now - stream->made);
+    if (following && stream->number > number)
+        round_from_elsewhere(stream);
     if (awaited > 0 && stream->number + batch > number && --awaited == 0)
-        histogram_add(&rounds, now - round_began);
+        round_over(now - round_began);
     if (client->owes && client->last >= client->target) {
         client->owes = 0;
         if (--owing == 0)
@@ -351,6 +372,13 @@ static void watch(uint64_t time) {
     }
 }
 
+static void follow(uint64_t time) {
+    batch = following = 1;
+    watch(time);
+    settle();
+    following = 0;
+}
+
 static void leave_all(void) {
     for (int i = 0; i < opened; i++) {
         hang_up(&clients[i]);
@@ -408,6 +436,7 @@ static uint64_t storm(uint64_t rate, uint64_t every, uint64_t away, uint64_t aft
 static void count_anew(void) {
     events = numbered = lost = doubled = failed = dropped = bytes = refused = published = 0;
     answered = 0;
+    end_count = 0;
     memset(&latency, 0, sizeof latency);
     memset(&rounds, 0, sizeof rounds);
 }
@@ -426,12 +455,15 @@ static void answer(uint64_t began, uint64_t cpu, uint64_t resumed) {
            "\"published\": %lu, \"answered\": %lu, \"refused\": %lu, \"unresumed\": %lu, "
            "\"resumed\": %.4f, \"seconds\": %.4f, \"cpu\": %.4f, ",
            open_now, failed, dropped, events, numbered, lost, doubled,
-           publisher_count ? behind() : 0, bytes, published, answered, refused, owing, resumed / 1e9,
+           behind(), bytes, published, answered, refused, owing, resumed / 1e9,
            seconds, used);
     histogram_print(&latency, "latency");
     printf(", ");
     histogram_print(&rounds, "rounds");
-    printf("}\n");
+    printf(", \"ends\": [");
+    for (int i = 0; i < end_count; i++)
+        printf("%s[%lu, %.1f]", i ? ", " : "", ends[i].number, ends[i].took / 1e3);
+    printf("]}\n");
     fflush(stdout);
 }
 
@@ -448,6 +480,8 @@ static void obey(const char *line) {
         publish(a * MS, b, c * 1000, d);
     else if (strcmp(word, "watch") == 0)
         watch(a * MS);
+    else if (strcmp(word, "follow") == 0)
+        follow(a * MS);
     else if (strcmp(word, "storm") == 0)
         resumed = storm(a, b * MS, c * MS, d * MS);
     else if (strcmp(word, "close") == 0) {

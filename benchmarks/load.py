@@ -6,7 +6,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ BROWSER = (
 
 Answer = dict[str, Any]
 
+FOLLOWED = 1000
+"""Milliseconds for which those who follow a publisher go on behind its last event."""
+
 
 class Load:
     """
@@ -47,7 +50,12 @@ class Load:
 
     def open(self, clients: int, per_second: int = 1000, pending: int = 256) -> Answer:
         """Connect, until there are `clients` with the head of their answer."""
-        answer = self._ask(f"open {clients} {per_second} {pending}")
+        self.tell(f"open {clients} {per_second} {pending}")
+        return self.opened(clients)
+
+    def opened(self, clients: int) -> Answer:
+        """The answer to ``open``, if all are there."""
+        answer = self.hear()
         if answer["clients"] != clients:
             raise RuntimeError(f"{answer['clients']} of {clients} clients got in: {answer}")
         return answer
@@ -78,15 +86,66 @@ class Load:
         """Drop all clients; those that come next are new ones."""
         return self._ask("close")
 
-    def _ask(self, command: str) -> Answer:
-        assert self._popen.stdin and self._popen.stdout
+    def tell(self, command: str) -> None:
+        """Give a command, for those who have others to give one to as well."""
+        assert self._popen.stdin
         self._popen.stdin.write(command + "\n")
         self._popen.stdin.flush()
+
+    def hear(self) -> Answer:
+        """The answer to a command, when it has been obeyed."""
+        assert self._popen.stdout
         line = self._popen.stdout.readline()
         if not line:
-            raise RuntimeError(f"the load generator died at {command!r}")
+            raise RuntimeError("the load generator died")
         answer: Answer = json.loads(line)
         return answer
+
+    def _ask(self, command: str) -> Answer:
+        self.tell(command)
+        return self.hear()
+
+
+class Crowd:
+    """
+    Several load generators, for more clients than one may have files. The first one
+    publishes, for all of them.
+    """
+
+    def __init__(self, loads: Sequence[Load]) -> None:
+        self._loads = loads
+
+    def open(self, clients: int, per_second: int) -> None:
+        """See :meth:`Load.open`; each has its share of clients, all at the same time."""
+        count = len(self._loads)
+        shares = [clients // count + (number < clients % count) for number in range(count)]
+        for load_, share in zip(self._loads, shares, strict=True):
+            load_.tell(f"open {share} {per_second // count} {256 // count}")
+        for load_, share in zip(self._loads, shares, strict=True):
+            load_.opened(share)
+
+    def publish(self, seconds: float, per_second: float) -> list[Answer]:
+        """
+        Events one at a time. The next does not wait until all have the last: what
+        each generator's clients have is only known to itself.
+        """
+        first, *others = self._loads
+        for load_ in others:
+            load_.tell(f"follow {round(seconds * 1000 + FOLLOWED)}")
+        answer = first.publish(seconds, per_second)
+        return [answer, *(load_.hear() for load_ in others)]
+
+    def close(self) -> None:
+        """See :meth:`Load.close`."""
+        for load_ in self._loads:
+            load_.close()
+
+
+@contextmanager
+def crowd(count: int, port: int, paths: Sequence[str], publish: str) -> Iterator[Crowd]:
+    """So many load generators, on any core."""
+    with ExitStack() as stack:
+        yield Crowd([stack.enter_context(load(port, paths, publish, None)) for _ in range(count)])
 
 
 @contextmanager

@@ -73,6 +73,7 @@ class Pushd(Peer):
     The real daemon, with its defaults except what is limited on purpose.
 
     :param sources: what else its configuration holds.
+    :param server: what else of that is in ``[server]``.
     """
 
     name = "pushd"
@@ -80,14 +81,15 @@ class Pushd(Peer):
     read = write = "/topics/bench"
     twistd: ClassVar[tuple[str, ...]] = (str(BIN / "twistd"),)
 
-    def __init__(self, sources: str = "") -> None:
+    def __init__(self, sources: str = "", server: str = "") -> None:
         super().__init__()
         self._sources = sources
+        self._server = server
 
     def arguments(self, folder: Path) -> list[str]:
         """See :meth:`Peer.arguments`."""
         (folder / "pushd.toml").write_text(
-            '[server]\nmax_clients = 60000\ncompress = "never"\n'
+            f'[server]\nmax_clients = 60000\ncompress = "never"\n{self._server}'
             '[publish]\ntokens = ["bench"]\ntopics = ["bench"]\nmax_rate = 1000000.0\n'
             f"{self._sources}"
         )

@@ -8,13 +8,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.machine import pinned
 
 TICK = os.sysconf("SC_CLK_TCK")
+IDLE = 0.05
+"""What part of a core one may use who is at rest."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -48,6 +50,15 @@ class Process:
         """Seconds of user and system time of all its processes."""
         return sum(_cpu(pid) for pid in self.pids())
 
+    def rest(self, seconds: float = 30.0) -> None:
+        """Wait until it has hardly anything to do any more, for so long at most."""
+        until = time.monotonic() + seconds
+        busy = 1.0
+        while busy > IDLE and time.monotonic() < until:
+            before = self.cpu()
+            time.sleep(0.5)
+            busy = (self.cpu() - before) / 0.5
+
     def memory(self) -> int:
         """Resident bytes of all its processes."""
         pages = (Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in self.pids())
@@ -62,12 +73,39 @@ class Process:
                 raise RuntimeError(f"{self._popen.args!r} does not listen: {said}")
             time.sleep(0.05)
 
+    def wait_to_say(self, text: str, seconds: float = 20.0) -> None:
+        """Until it has said so. Raises RuntimeError if it ends instead."""
+        until = time.monotonic() + seconds
+        while text not in (said := self.output.read_text(errors="replace")):
+            if self._popen.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{self._popen.args!r} does not say {text!r}: {said[-2000:]}")
+            time.sleep(0.05)
+
+    def files(self) -> int:
+        """How many it has open."""
+        return len(os.listdir(f"/proc/{self._popen.pid}/fd"))
+
     def end(self) -> None:
         """Kill it, parents first: how it would drain is of no interest here."""
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._popen.wait()
+
+
+class Several:
+    """Some programs, measured as one."""
+
+    def __init__(self, processes: Sequence[Process]) -> None:
+        self.processes = processes
+
+    def cpu(self) -> float:
+        """See :meth:`Process.cpu`."""
+        return sum(process.cpu() for process in self.processes)
+
+    def memory(self) -> int:
+        """See :meth:`Process.memory`."""
+        return sum(process.memory() for process in self.processes)
 
 
 def _cpu(pid: int) -> float:

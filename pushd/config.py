@@ -74,6 +74,7 @@ class Server(Section, frozen=True):
     """How clients reach pushd. Times are seconds."""
 
     listen: Name = "tcp:8080:interface=127.0.0.1"
+    reuse_port: bool = False
     cors_origins: tuple[Name, ...] = ()
     heartbeat: Seconds = 15.0
     retry: Seconds = 3.0

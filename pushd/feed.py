@@ -35,10 +35,10 @@ SHARED_BYTES = 1_048_576
 REPLY_BYTES = 1_000
 """What keeping a reply takes besides."""
 
-AT_ONCE = 2048
+AT_ONCE = 1024
 """
-To how many clients a feed writes before it lets others have their turn: some 10
-to 25 ms of writing.
+To how many clients a feed writes before it lets others have their turn: some 5
+to 15 ms of writing.
 """
 
 PULLS_AT_ONCE = 256

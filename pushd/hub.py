@@ -56,7 +56,7 @@ class Hub:
         history: IHistory,
         clock: IReactorTime,
         now: Callable[[], float],
-        metrics: Metrics | None = None,
+        metrics: Metrics,
     ) -> None:
         self.epoch = ""
         self.head = 0
@@ -65,7 +65,7 @@ class Hub:
         self._history = history
         self._clock = clock
         self._now = now
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._opening: dict[str, list[Deferred[None]]] = {}
         self._audience = Audience(clock, self._metrics)
         self._watchers: dict[Topic, int] = {}
@@ -229,7 +229,7 @@ class Hub:
         if key in self.topics:
             return True
         kept = await self._history.load(key)
-        return bool(kept.events) or kept.floor > 0
+        return kept.document is None and (bool(kept.events) or kept.floor > 0)
 
     async def _topic(self, key: str, kind: type[T], make: Callable[[str, Kept], T]) -> T:
         topic = self.topics.get(key)
@@ -409,6 +409,9 @@ def _document_topic(key: str, kept: Kept, head: int) -> DocumentTopic:
 
 
 def _message_topic(key: str, kept: Kept) -> MessageTopic:
+    if kept.document is not None:
+        # It was another kind of topic, under another configuration.
+        return MessageTopic(key, floor=0)
     topic = MessageTopic(key, floor=kept.floor)
     topic.record(kept.events)
     return topic

@@ -1,43 +1,35 @@
 """
 Listening: where connections come from, and when none are taken.
 
-An endpoint as Twisted describes it, with what Twisted leaves to others: a
-certificate that can be read again, peers that vanish, a queue for thousands,
-and no more connections than there is room for. What is said on a connection is
-not this module's business.
+An endpoint with what Twisted leaves to others: peers that vanish, no more
+connections than there is room for, and an end that loses none. What is said on a
+connection is not this module's business.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
-import os
-import re
 import socket
+import struct
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.endpoints import serverFromString, wrapServerTLS
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IListeningPort,
     IProtocolFactory,
-    IStreamServerEndpoint,
 )
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from pushd import descriptors, peer
-from pushd.certificate import Certificate
+from pushd import descriptors, endpoint, peer
 from pushd.config import Server
-from pushd.errors import ConfigError
-
-BACKLOG = 4096
-"""
-How many may wait to be taken. Twisted's 50 make the kernel drop the rest, who
-try again after a second, and then after three.
-"""
 
 SPARE_CONNECTIONS = 64
 """How many connections there may be, beside a tenth, beyond max_clients: for short requests."""
@@ -48,43 +40,29 @@ RETRY_SECONDS = 1.0
 OVER_SECONDS = 10.0
 """How long connections have to be taken again for the log to say so."""
 
-_QUEUES = ("tcp", "tcp6", "ssl", "tls", "unix")
-"""Endpoints that take a backlog."""
+HANDSHAKE_SECONDS = 0.2
+"""How long a handshake may take that has begun: a round trip."""
 
-_SSL = (
-    "privateKey",
-    "certKey",
-    "sslmethod",
-    "interface",
-    "backlog",
-    "extraCertChain",
-    "dhParameters",
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # the byte of TCP's flags,
+    (0x54, 0, 0, 0x12),  # SYN and ACK of it,
+    (0x15, 0, 1, 0x02),  # if that is SYN alone:
+    (0x06, 0, 0, 0),  # nothing of the packet;
+    (0x06, 0, 0, 0xFFFF_FFFF),  # else all of it
 )
-"""What may follow the port of an ``ssl:`` endpoint without its name, in this order."""
+"""A filter of packets: classic BPF, as in socket(7) and bpf(4)."""
+
+_SO_ATTACH_FILTER = 26
+"""See socket(7). Python has no name for it."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-def check(description: str, path: str) -> None:
-    """
-    See whether a :class:`Listener` could be made.
-
-    :param path: where the description is from: ``"server.listen"``.
-    :raises ConfigError: it could not.
-    """
-    if description.startswith("systemd:") and "LISTEN_FDS" not in os.environ:
-        # Who checks a configuration by hand is not given its sockets.
-        return
-    try:
-        _parse(None, description)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 class Listener:
     """
     :param description: a Twisted endpoint.
-    :param server: what is obeyed: ``peer_timeout``, ``send_buffer``, ``max_clients``.
+    :param server: what is obeyed: ``reuse_port``, ``peer_timeout``, ``send_buffer``,
+        ``max_clients``.
     :raises ConfigError: there is no such endpoint, or its certificate cannot be used.
     """
 
@@ -93,7 +71,7 @@ class Listener:
     def __init__(self, reactor: Any, description: str, server: Server) -> None:
         self._reactor = reactor
         self._server = server
-        self._endpoint, self._certificate = _parse(reactor, description)
+        self._endpoint, self._certificate = endpoint.parse(reactor, description, server.reuse_port)
         self._port: IListeningPort | None = None
         self._room = 0
         self._reasons: set[str] = set()
@@ -134,26 +112,37 @@ class Listener:
         wanted = self._server.max_clients * 11 // 10 + SPARE_CONNECTIONS
         return min(wanted, self._room)
 
-    def reload(self, server: Server | None = None) -> None:
+    def reload(self) -> None:
         """
-        Read the certificate again, and obey these settings: for new connections.
+        Read the certificate again, for new connections.
 
-        :raises ConfigError: the certificate cannot be used. It goes on as before.
+        :raises ConfigError: it cannot be used. That before goes on.
         """
         if self._certificate is not None:
             self._certificate.reload()
             self._certificate.complain()
-        if server is not None:
-            self._server = server
-            self._set_options()
 
     async def stop(self) -> None:
         """Listen no more; connections go on."""
         for call in (self._again, self._over):
             if call is not None and call.active():
                 call.cancel()
+        if isinstance(self._port, tcp.Port) and self._port.connected and self._server.reuse_port:
+            await self._take_the_last(self._port)
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
+
+    async def _take_the_last(self, port: tcp.Port) -> None:
+        """
+        Who waits in our queue has been connected, and no other process of the port can
+        take them: Linux resets them when the socket is closed (unless the sysctl
+        net.ipv4.tcp_migrate_req says otherwise). So nobody is let into it any more, and
+        those who are there, or shaking hands, are taken.
+        """
+        _keep_out(port.socket)
+        await deferLater(self._reactor, HANDSHAKE_SECONDS)
+        port.numberAccepts = 2 * endpoint.BACKLOG
+        port.doRead()
 
     def _set_options(self) -> None:
         """
@@ -166,14 +155,6 @@ class Listener:
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._server.send_buffer)
 
     # When none are taken. They wait in the kernel's queue.
-
-    def pause(self) -> None:
-        """Take no connections, until :meth:`resume`."""
-        self._shut("asked")
-
-    def resume(self) -> None:
-        """Take them again."""
-        self._open("asked")
 
     def full(self, are: bool) -> None:
         """There are :attr:`enough` connections, or no longer."""
@@ -253,53 +234,15 @@ class _Door:
         return getattr(self._socket, name)
 
 
-# Descriptions of endpoints.
-
-
-def _parse(reactor: Any, description: str) -> tuple[IStreamServerEndpoint, Certificate | None]:
-    """What a description says, and the certificate of one that begins with ``ssl:``."""
-    try:
-        fields, certificate = _without_certificate(_fields(description))
-        endpoint = serverFromString(reactor, ":".join(fields))
-    except ConfigError:
-        raise
-    except Exception as error:
-        if isinstance(error, LookupError) and description.startswith("systemd:"):
-            error = ValueError("the service manager gave pushd no such socket")
-        raise ConfigError(f"{description!r} is no endpoint: {error}") from None
-    if certificate is not None:
-        # Twisted's own reads it once, and of a chain the first certificate only.
-        endpoint = wrapServerTLS(certificate, endpoint, reactor)
-    return endpoint, certificate
-
-
-def _fields(description: str) -> list[str]:
-    """What stands between colons, still with its backslashes; and a backlog."""
-    fields = re.findall(r"((?:[^:\\]|\\.|\\$)*)(?::|$)", description)[:-1]
-    kinds = [field for field in fields if field != "haproxy"][:1]
-    if kinds and kinds[0] in _QUEUES and not any(f.startswith("backlog=") for f in fields):
-        fields.append(f"backlog={BACKLOG}")
-    return fields
-
-
-def _without_certificate(fields: list[str]) -> tuple[list[str], Certificate | None]:
+def _keep_out(listening: socket.socket) -> None:
     """
-    An ``ssl:`` endpoint as the ``tcp:`` one beneath, and its certificate. (Within
-    ``haproxy:``, TLS begins behind the PROXY protocol's header.)
+    Have the system drop what would begin a connection to this socket. Whoever sent it
+    tries again a second later, and then comes to another one.
     """
-    around = [field for field in fields if field == "haproxy"]
-    kind, *said = fields[len(around) :] or [""]
-    if kind != "ssl":
-        return fields, None
-    positional = [field for field in said if not re.match(r"\w+=", field)]
-    named = dict(field.split("=", 1) for field in said if re.match(r"\w+=", field))
-    port, *rest = positional or [""]
-    named = dict(zip(_SSL, rest, strict=False)) | named
-    files = [named.pop(name, None) for name in ("privateKey", "certKey", "extraCertChain")]
-    key, own, chain = [None if text is None else re.sub(r"\\(.)", r"\1", text) for text in files]
-    for name in ("sslmethod", "dhParameters"):
-        if name in named:
-            raise ConfigError(f"ssl: without {name}: pushd speaks TLS 1.2 and 1.3, with ECDHE")
-    key = key or "server.pem"
-    beneath = [*around, "tcp", port, *(f"{name}={value}" for name, value in named.items())]
-    return beneath, Certificate(key, own or key, chain)
+    code = b"".join(struct.pack("=HBBI", *step) for step in _NO_SYN)
+    steps = ctypes.create_string_buffer(code)
+    program = struct.pack("@HP", len(_NO_SYN), ctypes.addressof(steps))
+    # Where it is not allowed, a few may be lost.
+    if sys.platform == "linux":
+        with suppress(OSError):
+            listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from pushd import __version__, config, demo, descriptors, listening, signals
+from pushd import __version__, config, demo, descriptors, endpoint, signals
 from pushd.auth import Tokens
 from pushd.config import Config, History, Source
 from pushd.ending import Ending
@@ -88,7 +88,8 @@ class Options(usage.Options):
             if path is not None:
                 self.config = read(path)
             if self["listen"] is not None:
-                listening.check(self["listen"], "--listen")
+                reuse_port = self.config is not None and self.config.server.reuse_port
+                endpoint.check(self["listen"], "--listen", reuse_port)
         except ConfigError as error:
             raise SystemExit(f"pushd: {error}") from None
         if self["check"]:
@@ -398,7 +399,8 @@ def read(path: str) -> Config:
     settings = config.load(path)
     try:
         check_expressions(settings)
-        listening.check(settings.server.listen, "server.listen")
+        server = settings.server
+        endpoint.check(server.listen, "server.listen", server.reuse_port)
         for name, source in settings.sources.items():
             _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:

@@ -52,9 +52,9 @@ class House:
     def __init__(self, keep: History | None = None, heartbeat: float = 15.0) -> None:
         self.clock = Clock()
         self.history = MemoryHistory(keep or History(), self.now)
-        self.hub = Hub(self.history, self.clock, self.now)
-        now(self.hub.open())
         self.metrics = Metrics()
+        self.hub = Hub(self.history, self.clock, self.now, self.metrics)
+        now(self.hub.open())
         self.feeds = Feeds(self.hub, self.clock, heartbeat, self.metrics)
         self.source = Silent()
 

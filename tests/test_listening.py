@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor as _reactor
 from twisted.internet import tcp
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
@@ -22,7 +23,7 @@ from upstream.certificates import Authority
 from pushd import listening
 from pushd.config import Server
 from pushd.errors import ConfigError
-from pushd.listening import OVER_SECONDS, RETRY_SECONDS, Listener, check
+from pushd.listening import OVER_SECONDS, RETRY_SECONDS, Listener
 
 reactor: Any = _reactor
 AUTHORITY = Authority()
@@ -116,7 +117,7 @@ def pem(tmp_path: Path) -> str:
     return str(path).replace(":", "\\:")
 
 
-# Descriptions.
+# Queues.
 
 
 # Twisted's "tls:" uses what pyOpenSSL would rather not have any more.
@@ -124,53 +125,7 @@ TLS = pytest.mark.filterwarnings("ignore:X509.*:DeprecationWarning")
 
 
 @TLS
-def test_descriptions_are_checked_and_told_by_where_they_stand(pem: str, tmp_path: Path) -> None:
-    for right in (
-        "tcp:8080",
-        "tcp:8080:interface=\\:\\:1",
-        "tcp6:8080",
-        "unix:/run/pushd.sock:mode=660",
-        "haproxy:tcp:8080:interface=127.0.0.1",
-        f"ssl:443:privateKey={pem}",
-        f"ssl:443:{pem}:{pem}",
-        f"haproxy:ssl:443:privateKey={pem}:certKey={pem}:interface=\\:\\:1",
-        f"tls:{tmp_path}:port=443",
-    ):
-        check(right, "server.listen")
-    for wrong, said in (
-        ("", "is no endpoint"),
-        ("8080", "is no endpoint"),
-        ("tpc:80", "'tpc:80' is no endpoint: Unknown endpoint type"),
-        ("tcp:http", "is no endpoint"),
-        ("tcp:80:interfaces=a", "is no endpoint"),
-        ("tcp:80\\", "is no endpoint"),
-        (f"ssl::privateKey={pem}", "is no endpoint: invalid literal for int"),
-        ("ssl:443:privateKey=/nowhere.pem", "/nowhere.pem: No such file or directory"),
-        (f"ssl:443:privateKey={pem}:certKey=/x", "/x: No such file or directory"),
-        (f"ssl:443:privateKey={pem}:extraCertChain=/x", "/x: No such file or directory"),
-        (f"ssl:443:privateKey={pem}:sslmethod=SSLv3_METHOD", "ssl: without sslmethod"),
-        (f"ssl:443:privateKey={pem}:colour=red", "is no endpoint"),
-    ):
-        with pytest.raises(ConfigError) as caught:
-            check(wrong, "server.listen")
-        assert str(caught.value).startswith("server.listen: "), wrong
-        assert said in str(caught.value)
-
-
-def test_a_socket_of_a_service_manager_has_to_be_there_only_in_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    description = "systemd:domain=INET6:name=http"
-    monkeypatch.delenv("LISTEN_FDS", raising=False)
-    check(description, "server.listen")
-    with pytest.raises(ConfigError, match="the service manager gave pushd no such socket"):
-        Listener(reactor, description, Server())
-    monkeypatch.setenv("LISTEN_FDS", "1")
-    with pytest.raises(ConfigError, match="the service manager gave pushd no such socket"):
-        check(description, "server.listen")
-
-
-@TLS
+@pytest.mark.parametrize("reuse_port", [False, True])
 @pytest.mark.parametrize(
     ("description", "backlog"),
     [
@@ -185,14 +140,14 @@ def test_a_socket_of_a_service_manager_has_to_be_there_only_in_the_end(
     ],
 )
 async def test_thousands_may_wait_if_the_endpoint_does_not_say_otherwise(
-    description: str, backlog: int, pem: str, tmp_path: Path
+    description: str, backlog: int, reuse_port: bool, pem: str, tmp_path: Path
 ) -> None:
     description = description.replace("PEM", pem).replace("FOLDER", str(tmp_path))
-    async with opened(description) as one:
+    async with opened(description, Server(reuse_port=reuse_port)) as one:
+        option = one.listener._port.socket.getsockopt  # type: ignore[union-attr]
+        assert option(socket.SOL_SOCKET, socket.SO_REUSEPORT) == reuse_port
         # tcpi_sacked of a listening socket: the length of its queue (tcp_diag(7)).
-        info = one.listener._port.socket.getsockopt(  # type: ignore[union-attr]
-            socket.IPPROTO_TCP, socket.TCP_INFO, 32
-        )
+        info = option(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
         most = int(Path("/proc/sys/net/core/somaxconn").read_text())
         assert int.from_bytes(info[28:32], "little") == min(backlog, most)
 
@@ -206,9 +161,77 @@ def test_a_port_in_use_is_told_at_once() -> None:
             coroutine.send(None)
 
 
+# A port of several processes.
+
+
+PORTS = [
+    ("tcp:{port}:interface=127.0.0.1", "127.0.0.1"),
+    ("tcp:{port}:interface=\\:\\:1", "::1"),
+    ("tcp6:{port}:interface=\\:\\:1", "::1"),
+    ("haproxy:tcp:{port}:interface=127.0.0.1", "127.0.0.1"),
+    ("ssl:{port}:interface=127.0.0.1:privateKey=PEM", "127.0.0.1"),
+]
+SHARED = Server(max_clients=1000, reuse_port=True)
+
+
+@pytest.mark.parametrize(("description", "host"), PORTS)
+async def test_with_reuse_port_a_port_is_everybodys_who_says_so(
+    description: str, host: str, pem: str
+) -> None:
+    description = description.replace("PEM", pem)
+    async with opened(description.format(port=0), SHARED) as one:
+        port = one.listener.address.port  # type: ignore[attr-defined]
+        async with opened(description.format(port=port), SHARED) as other:
+            assert other.listener.address == one.listener.address
+            for _ in range(40):
+                one.connect(host)
+            await until(lambda: len(one.echoes.open) + len(other.echoes.open) == 40)
+            assert one.echoes.open and other.echoes.open, "but for one in 2 ** 39 runs"
+            for client in one.clients:
+                client.close()
+        alone = Listener(reactor, description.format(port=port), Server())
+        with pytest.raises(CannotListenError):
+            alone.listen(Echoes()).send(None)
+
+
+async def test_who_waits_for_a_port_of_several_is_taken_before_it_is_closed() -> None:
+    async with opened(server=SHARED) as one:
+        waiting = [one.connect() for _ in range(300)]
+        assert not one.echoes.open, "the reactor has not turned yet"
+        await one.listener.stop()
+        assert len(one.echoes.open) == 300
+        for client in waiting:
+            await one.answers(client)
+
+
+async def test_who_comes_while_the_last_are_taken_comes_to_another_process() -> None:
+    async with opened(server=SHARED) as one:
+        port = one.listener.address.port  # type: ignore[attr-defined]
+        async with opened(f"tcp:{port}:interface=127.0.0.1", SHARED) as other:
+            stopped = Deferred.fromCoroutine(one.listener.stop())
+            for _ in range(20):
+                other.clients.append(client := socket.socket())
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", port))
+            await stopped
+            assert not one.echoes.open
+            await until(lambda: len(other.echoes.open) == 20, 5)
+            for client in other.clients:
+                client.close()
+
+
+async def test_who_waits_when_none_may_be_taken_is_not() -> None:
+    async with opened(server=SHARED) as one:
+        one.listener.full(True)
+        one.connect()
+        await one.listener.stop()
+        assert not one.echoes.open
+
+
 # The options of sockets.
 
 
+@pytest.mark.parametrize("reuse_port", [False, True])
 @pytest.mark.parametrize(
     ("description", "host"),
     [
@@ -219,21 +242,17 @@ def test_a_port_in_use_is_told_at_once() -> None:
     ],
 )
 async def test_connections_have_the_options_that_were_configured(
-    description: str, host: str, pem: str
+    description: str, host: str, reuse_port: bool, pem: str
 ) -> None:
-    server = Server(max_clients=10, peer_timeout=12, send_buffer=30_000)
+    server = Server(max_clients=10, peer_timeout=12, send_buffer=30_000, reuse_port=reuse_port)
     async with opened(description.replace("PEM", pem), server) as one:
-        for timeout, buffer in ((8000, 30_000), (4000, 40_000)):
-            one.connect(host)
-            await until(lambda: one.echoes.open)
-            (connection,) = [r for r in reactor.getReaders() if isinstance(r, tcp.Server)]
-            option = connection.getHandle().getsockopt
-            assert option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == timeout
-            assert option(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert option(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * buffer
-            one.clients.pop().close()
-            await until(lambda: not one.echoes.open)
-            one.listener.reload(Server(max_clients=10, peer_timeout=6, send_buffer=40_000))
+        one.connect(host)
+        await until(lambda: one.echoes.open)
+        (connection,) = [r for r in reactor.getReaders() if isinstance(r, tcp.Server)]
+        option = connection.getHandle().getsockopt
+        assert option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 8000
+        assert option(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert option(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 30_000
 
 
 async def test_a_unix_socket_has_no_such_options(tmp_path: Path) -> None:
@@ -330,11 +349,12 @@ async def test_out_of_descriptors_all_wait_and_the_log_says_so_once(
 
 async def test_accepting_can_be_paused_for_several_reasons_at_once() -> None:
     async with opened() as one:
-        one.listener.pause()
+        clock = one.listener._reactor = Clock()
+        one.listener._exhausted(OSError(errno.EMFILE, "Too many open files"))
         one.listener.full(True)
         client = one.connect()
         await one.waits(client)
-        one.listener.resume()
+        clock.advance(RETRY_SECONDS)
         await one.waits(client)
         assert one.listener._port not in reactor.getReaders(), "or it would be asked all the time"
         one.listener.full(False)
@@ -358,5 +378,4 @@ async def test_a_certificate_that_cannot_be_used_changes_nothing(pem: str) -> No
     async with opened(f"ssl:0:interface=127.0.0.1:privateKey={pem}") as one:
         Path(pem.replace("\\", "")).write_text("nothing")
         with pytest.raises(ConfigError, match="no private key"):
-            one.listener.reload(Server(peer_timeout=3))
-        assert one.listener._server.peer_timeout == 30
+            one.listener.reload()

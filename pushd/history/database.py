@@ -65,6 +65,10 @@ class MovedError(Exception):
     """The file is not where it was."""
 
 
+class NotOpenError(Exception):
+    """The file was closed as it did not work, and could not be opened since."""
+
+
 class DamagedError(Exception):
     """The file was looked through, and is not whole; the message is SQLite's."""
 
@@ -205,8 +209,10 @@ class Database:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         sql = self._writing
-        # Writing to a file that is not there any more never fails.
-        if sql is None or not self.place.unchanged:
+        if sql is None:
+            raise NotOpenError
+        if not self.place.unchanged:
+            # Writing to a file that is not there any more never fails.
             raise MovedError
         try:
             sql.execute("BEGIN IMMEDIATE")
@@ -215,17 +221,11 @@ class Database:
         except BaseException as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
                 self._suspect = True
-            self._take_back(sql)
-            raise
-
-    def _take_back(self, sql: sqlite3.Connection) -> None:
-        with suppress(sqlite3.Error):
-            # Some errors do it by themselves.
+            _roll_back(sql)
             if sql.in_transaction:
-                sql.execute("ROLLBACK")
-        if sql.in_transaction:
-            # It would be loaded.
-            self._disconnect()
+                # It would be loaded.
+                self._disconnect()
+            raise
 
     def tidy(self, before: float, *, unused: bool) -> bool:
         """
@@ -287,7 +287,7 @@ class Database:
         :param before: seconds since 1970; what is older is gone.
         """
         if self._writing is None:
-            raise MovedError
+            raise NotOpenError
         id, kept = tables.load(self._writing, topic, self._first_young(self._writing, before))
         if id is not None:
             self._unused.discard(id)
@@ -303,15 +303,22 @@ class Database:
         with self._reader:
             sql = self._reading
             if sql is None:
-                raise MovedError
+                raise NotOpenError
+            _roll_back(sql)
             sql.execute("BEGIN")
             try:
                 young = self._first_young(sql, before)
                 return tables.page(sql, topics, after, size, upto, young)
             finally:
-                with suppress(sqlite3.Error):
-                    sql.execute("ROLLBACK")
+                _roll_back(sql)
 
     def _first_young(self, sql: sqlite3.Connection, before: float) -> int:
         young = self._young = tables.first_young(sql, before, self._young)
         return young
+
+
+def _roll_back(sql: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):
+        # Some errors do it by themselves.
+        if sql.in_transaction:
+            sql.execute("ROLLBACK")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from pushd.history.database import DamagedError, MovedError
+from pushd.history.database import DamagedError, MovedError, NotOpenError
 from pushd.history.place import TakenError
 
 _DAMAGED = "Its file is damaged."
@@ -35,6 +35,8 @@ def reason(error: BaseException | None) -> str:
     """A sentence for clients."""
     if isinstance(error, MovedError | FileNotFoundError):
         return "Its file is not in its place."
+    if isinstance(error, NotOpenError):
+        return "Its file cannot be opened."
     if isinstance(error, DamagedError):
         return _DAMAGED
     if isinstance(error, OSError):
@@ -44,6 +46,8 @@ def reason(error: BaseException | None) -> str:
 
 def exactly(error: BaseException | None) -> str:
     """A few words for the log, after the file's name."""
+    if isinstance(error, NotOpenError):
+        return "the file was closed, as it did not work"
     if isinstance(error, MovedError):
         return "the file was moved away or replaced"
     name = getattr(error, "sqlite_errorname", "")

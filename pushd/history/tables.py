@@ -24,6 +24,8 @@ TRIM_EVENTS = 500
 """How many events are removed at once, of one topic, or of those that are too old."""
 
 _EVENT = "SELECT seq, at, name, is_json, data FROM events WHERE topic = ? AND seq > ?"
+_ROW = """SELECT id, floor, count, size, EXISTS (SELECT 1 FROM documents WHERE topic = id)
+FROM topics WHERE key = ?"""
 _Said: TypeAlias = tuple[int, float, str | None, int, bytes]
 
 
@@ -43,11 +45,12 @@ class Change(msgspec.Struct, frozen=True):
 class Row:
     """A topic's row, for the time of a write; see :mod:`pushd.history.schema`."""
 
-    def __init__(self, id: int, floor: int, count: int, size: int) -> None:
+    def __init__(self, id: int, floor: int, count: int, size: int, has_document: int) -> None:
         self.id = id
         self.floor = floor
         self.count = count
         self.size = size
+        self.has_document = bool(has_document)
         self.document: Document | None = None
 
     def take(self, change: Change) -> None:
@@ -80,7 +83,12 @@ def write(sql: sqlite3.Connection, changes: Sequence[Change], keep: History) -> 
             continue
         row = rows.get(change.topic)
         if row is None:
-            row = rows[change.topic] = _row(sql, change.topic)
+            row = _row(sql, change.topic)
+            if row.has_document and change.document is None:
+                # What changed a document, under another configuration, is no message.
+                forget(sql, row.id)
+                row = _row(sql, change.topic)
+            rows[change.topic] = row
         row.take(change)
         for event in change.events:
             said = event.payload
@@ -106,11 +114,10 @@ def _id(sql: sqlite3.Connection, topic: str) -> int | None:
 
 
 def _row(sql: sqlite3.Connection, topic: str) -> Row:
-    found = "SELECT id, floor, count, size FROM topics WHERE key = ?"
-    row = sql.execute(found, (topic,)).fetchone()
+    row = sql.execute(_ROW, (topic,)).fetchone()
     if row is None:
         sql.execute("INSERT INTO topics (key, floor, count, size) VALUES (?, 0, 0, 0)", (topic,))
-        row = sql.execute(found, (topic,)).fetchone()
+        row = sql.execute(_ROW, (topic,)).fetchone()
     return Row(*row)
 
 
@@ -223,7 +230,7 @@ def page(
     sql: sqlite3.Connection, topics: Sequence[str], after: int, size: int, upto: int, young: int
 ) -> Page:
     """
-    See :meth:`IHistory.read`.
+    See :meth:`IHistory.read`. Topics with documents have no messages.
 
     :param upto: the seq of the last event that may be given.
     :param young: as :func:`first_young` says.
@@ -232,6 +239,8 @@ def page(
     parts = []
     for topic in topics:
         id, floor = _floor(sql, topic, young)
+        if id is not None and _has_document(sql, id):
+            id, floor = None, 0
         # What went since this was asked for is not this page's to tell.
         floors[topic] = floor = min(floor, upto)
         rows = sql.execute(f"{_EVENT} AND seq <= ? ORDER BY seq", (id, max(after, floor), upto))
@@ -253,6 +262,11 @@ def _floor(sql: sqlite3.Connection, topic: str, young: int) -> tuple[int | None,
     id, floor = row
     old = "SELECT coalesce(max(seq), 0) FROM events WHERE topic = ? AND seq < ?"
     return id, max(floor, *sql.execute(old, (id, young)).fetchone())
+
+
+def _has_document(sql: sqlite3.Connection, id: int) -> bool:
+    found = sql.execute("SELECT 1 FROM documents WHERE topic = ?", (id,))
+    return found.fetchone() is not None
 
 
 def _events(topic: str, rows: Iterable[_Said]) -> Iterator[Event]:

@@ -81,8 +81,6 @@ class Seat:
 
 class Admission:
     """
-    The limits may be changed at any time; they hold for who comes from then on.
-
     :param trusted_proxies: addresses and networks, as :mod:`ipaddress` reads them.
     :ivar max_clients: how many streams there may be in all.
     :ivar max_clients_per_peer: how many to one address.
@@ -97,7 +95,12 @@ class Admission:
     ) -> None:
         self.max_clients = max_clients
         self.max_clients_per_peer = max_clients_per_peer
-        self.trust(trusted_proxies)
+        networks = tuple(ip_network(proxy) for proxy in trusted_proxies)
+
+        def known(text: str) -> Peer | None:
+            return _peer(text, networks)
+
+        self._known = lru_cache(maxsize=_REMEMBERED)(known)
         self.streams = 0
         self.streams_by_network: dict[str | int, int] = {}
         self.connections = 0
@@ -105,15 +108,6 @@ class Admission:
         self._enough = math.inf
         self._are_enough = False
         self._tell: Callable[[bool], object] = bool
-
-    def trust(self, proxies: Iterable[str]) -> None:
-        """Believe these from now on, and no others."""
-        networks = tuple(ip_network(proxy) for proxy in proxies)
-
-        def known(text: str) -> Peer | None:
-            return _peer(text, networks)
-
-        self._known = lru_cache(maxsize=_REMEMBERED)(known)
 
     # Streams.
 

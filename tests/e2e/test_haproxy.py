@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from nodes import SeveralNodes
 from processes import free_port, program, running
 from proxied import Certificate, Promises, Proxy, adapted
 
 
-def configuration(folder: Path, port: int, backend: int, certificate: Certificate) -> Path:
+def configuration(
+    folder: Path, port: int, backend: int, certificate: Certificate, other: int | None = None
+) -> Path:
     replaced = {
         "log /dev/log": "log stdout format raw",
         "127.0.0.1:8080": f"127.0.0.1:{backend}",
@@ -21,6 +24,8 @@ def configuration(folder: Path, port: int, backend: int, certificate: Certificat
         "bind :443": f"bind 127.0.0.1:{port}",
         "/etc/haproxy/pushd.pem": str(certificate.path),
     }
+    if other is not None:
+        replaced["# server pushd2 127.0.0.1:8081"] = f"server pushd2 127.0.0.1:{other}"
     if os.getuid() != 0:
         # Only root may become somebody else, somewhere else.
         replaced |= {f"{name} ": f"# {name} " for name in ("user", "group", "chroot")}
@@ -30,9 +35,9 @@ def configuration(folder: Path, port: int, backend: int, certificate: Certificat
 
 
 @contextmanager
-def haproxy(folder: Path, backend: int) -> Iterator[Proxy]:
+def haproxy(folder: Path, backend: int, other: int | None = None) -> Iterator[Proxy]:
     port, certificate = free_port(), Certificate(folder)
-    path = configuration(folder, port, backend, certificate)
+    path = configuration(folder, port, backend, certificate, other)
     command = [program("haproxy"), "-db", "-f", str(path)]
     with running(command, folder / "haproxy.log", port) as process:
         yield Proxy(process, port, certificate)
@@ -51,3 +56,7 @@ class TestHAProxy(Promises):
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         assert "WARNING" not in result.stderr and "ALERT" not in result.stderr
+
+
+class TestHAProxyWithSeveralNodes(SeveralNodes):
+    proxy = staticmethod(haproxy)

@@ -9,24 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from nodes import SeveralNodes
 from processes import free_port, program, running
 from proxied import Certificate, Promises, Proxy, adapted
 
 
-def configuration(folder: Path, port: int, backend: int, certificate: Certificate) -> Path:
-    text = adapted(
-        "nginx.conf",
-        {
-            "www-data": getpass.getuser(),
-            "/run/": f"{folder}/",
-            "/var/log/nginx/": f"{folder}/",
-            "127.0.0.1:8080": f"127.0.0.1:{backend}",
-            "[::]:443": f"[::1]:{port}",
-            "listen 443": f"listen 127.0.0.1:{port}",
-            "/etc/letsencrypt/live/pushd.example.com/fullchain.pem": str(certificate.path),
-            "/etc/letsencrypt/live/pushd.example.com/privkey.pem": str(certificate.path),
-        },
-    )
+def configuration(
+    folder: Path, port: int, backend: int, certificate: Certificate, other: int | None = None
+) -> Path:
+    replaced = {
+        "www-data": getpass.getuser(),
+        "/run/": f"{folder}/",
+        "/var/log/nginx/": f"{folder}/",
+        "127.0.0.1:8080": f"127.0.0.1:{backend}",
+        "[::]:443": f"[::1]:{port}",
+        "listen 443": f"listen 127.0.0.1:{port}",
+        "/etc/letsencrypt/live/pushd.example.com/fullchain.pem": str(certificate.path),
+        "/etc/letsencrypt/live/pushd.example.com/privkey.pem": str(certificate.path),
+    }
+    if other is not None:
+        replaced["# server 127.0.0.1:8081"] = f"server 127.0.0.1:{other}"
+    text = adapted("nginx.conf", replaced)
     # Where large bodies wait is compiled in, and for root to write.
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
@@ -37,9 +40,9 @@ def configuration(folder: Path, port: int, backend: int, certificate: Certificat
 
 
 @contextmanager
-def nginx(folder: Path, backend: int) -> Iterator[Proxy]:
+def nginx(folder: Path, backend: int, other: int | None = None) -> Iterator[Proxy]:
     port, certificate = free_port(), Certificate(folder)
-    path = configuration(folder, port, backend, certificate)
+    path = configuration(folder, port, backend, certificate, other)
     logs = folder / "access.log", folder / "error.log"
     for log in logs:
         log.unlink(missing_ok=True)
@@ -60,3 +63,7 @@ class TestNginx(Promises):
         assert result.returncode == 0, result.stderr
         assert "test is successful" in result.stderr
         assert "[emerg]" not in result.stderr and "conflicting" not in result.stderr
+
+
+class TestNginxWithSeveralNodes(SeveralNodes):
+    proxy = staticmethod(nginx)

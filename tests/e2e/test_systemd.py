@@ -9,12 +9,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from asking import Client, hesitant
 from processes import TWISTD, Process, free_port, listens, program, wait_until
 from service_manager import ServiceManager, activate
 
@@ -179,12 +180,12 @@ def test_the_status_says_how_many_clients_and_sources_there_are(
 # The socket that it is given.
 
 
-def listening(host: str = "127.0.0.1") -> socket.socket:
-    """As conf/pushd.socket says."""
+def listening(host: str = "127.0.0.1", port: int = 0, reuse_port: bool = False) -> socket.socket:
+    """As conf/pushd.socket says; with `reuse_port`, as conf/pushd@.socket."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     dual = family == socket.AF_INET6
     return socket.create_server(
-        (host, 0), family=family, dualstack_ipv6=dual, backlog=4096, reuse_port=False
+        (host, port), family=family, dualstack_ipv6=dual, backlog=4096, reuse_port=reuse_port
     )
 
 
@@ -248,52 +249,6 @@ def test_a_pushd_that_was_given_no_socket_says_so(tmp_path: Path, configuration:
 
 
 # A restart.
-
-
-class Client:
-    """
-    A thread that asks again and again.
-
-    :param ask: a whole exchange; what it raises is a failure.
-    """
-
-    def __init__(self, name: str, ask: Callable[[], object]) -> None:
-        self.name = name
-        self.failures: list[str] = []
-        self.answers = 0
-        self.longest = 0.0
-        self._ask = ask
-        self.over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def end(self) -> None:
-        self.over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self.over.wait(0.005):
-            began = time.monotonic()
-            try:
-                self._ask()
-            except Exception as error:
-                self.failures.append(f"{type(error).__name__}: {error}")
-            else:
-                self.answers += 1
-            self.longest = max(self.longest, time.monotonic() - began)
-
-
-def hesitant(port: int) -> None:
-    """Connects, and asks a little later."""
-    with socket.create_connection(("127.0.0.1", port), 30) as connection:
-        time.sleep(0.15)
-        connection.sendall(b"GET /static/format.js HTTP/1.1\r\nHost: test\r\n")
-        time.sleep(0.15)
-        connection.sendall(b"\r\n")
-        answer = http.client.HTTPResponse(connection)
-        answer.begin()
-        assert answer.status == 200
-        answer.read()
 
 
 class Faithful:
@@ -389,3 +344,45 @@ def test_a_restart_refuses_no_connection(
     assert all(client.answers >= 4 for client in clients + streams)
     # Some had to wait for the next pushd.
     assert all(client.longest < 10 for client in clients + streams)
+
+
+def test_a_restart_of_one_process_after_the_other_refuses_no_connection(
+    manager: ServiceManager, tmp_path: Path, configuration: Path
+) -> None:
+    port = free_port()
+    given = [listening(port=port, reuse_port=True) for _ in range(2)]
+    logs = [tmp_path / f"log {number}" for number in range(2)]
+
+    def start(number: int) -> subprocess.Popen[bytes]:
+        arguments = [*PUSHD, "-c", str(configuration), *ON_THE_SOCKET]
+        environment = {"NOTIFY_SOCKET": manager.name}
+        daemon = activate(given[number], "http", arguments, logs[number], **environment)
+        manager.wait_for("READY=1")
+        return daemon
+
+    def end(daemon: subprocess.Popen[bytes]) -> None:
+        daemon.terminate()
+        assert daemon.wait(15) == 0
+
+    daemons = [start(number) for number in range(2)]
+    clients = [
+        *(Client(f"small {number}", lambda: get(port)) for number in range(4)),
+        *(Client(f"hesitant {number}", lambda: hesitant(port)) for number in range(4)),
+    ]
+    try:
+        for number in (0, 1, 0, 1):
+            time.sleep(0.5)
+            end(daemons[number])
+            time.sleep(0.2)
+            daemons[number] = start(number)
+    finally:
+        for client in clients:
+            client.end()
+        for daemon in daemons:
+            end(daemon)
+        for one in given:
+            one.close()
+    outcome = {client.name: client.failures for client in clients}
+    assert not any(outcome.values()), (outcome, *(log.read_text() for log in logs))
+    assert all("GET /static/format.js" in log.read_text() for log in logs)
+    assert all(client.answers >= 4 and client.longest < 10 for client in clients)

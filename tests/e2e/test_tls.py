@@ -18,8 +18,7 @@ from processes import TWISTD, Process, free_port, listens, program, running, wai
 from upstream.certificates import Authority
 
 CONFIG = """
-[server]
-client_timeout = 2
+server.client_timeout = 2
 [publish]
 tokens = ["t"]
 topics = ["news"]
@@ -32,6 +31,7 @@ class Secure:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.config = CONFIG
         self.port = free_port()
         self.root = Authority("The root")
         self.between = Authority("Between", signer=self.root)
@@ -47,7 +47,7 @@ class Secure:
 
     @contextmanager
     def running(self, endpoint: str = "", host: str = "127.0.0.1") -> Iterator[Secure]:
-        (self.folder / "pushd.toml").write_text(CONFIG)
+        (self.folder / "pushd.toml").write_text(self.config)
         files = f"privateKey={self.folder}/key.pem:certKey={self.folder}/fullchain.pem"
         interface = host.replace(":", "\\:")
         listen = endpoint or f"ssl:{self.port}:{files}:interface={interface}"
@@ -177,7 +177,11 @@ def serial(secure: Secure) -> object:
         return certificate["serialNumber"]
 
 
-def test_sighup_changes_the_certificate_of_new_connections_only(secure: Secure) -> None:
+@pytest.mark.parametrize("reuse_port", ["false", "true"])
+def test_sighup_changes_the_certificate_of_new_connections_only(
+    secure: Secure, reuse_port: str
+) -> None:
+    secure.config = f"server.reuse_port = {reuse_port}{CONFIG}"
     with secure.running(), secure.stream() as old:
         before = serial(secure)
         secure.renew(days=5)

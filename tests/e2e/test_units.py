@@ -1,4 +1,4 @@
-"""conf/pushd.service and conf/pushd.socket: what systemd says of them, and life within them."""
+"""The units in conf/: what systemd says of them, and life within them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ from upstream.certificates import Authority
 from pushd.config import Server
 
 CONFINED = str(Path(__file__).with_name("confined.py"))
-OF_253 = r".*pushd\.service:\d+: Failed to parse service type, ignoring: notify-reload\n"
+OF_253 = r".*pushd@?\.service:\d+: Failed to parse service type, ignoring: notify-reload\n"
+KINDS = ["pushd", "pushd@"]
+"""The one process, and one of several."""
 LARGE = [{"key": number, "text": "x" * 100} for number in range(10_000)]
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """The folder with the units, as they are where twistd is installed."""
-    for name in ("pushd.service", "pushd.socket"):
-        text = (ROOT / "conf" / name).read_text()
-        (tmp_path / name).write_text(text.replace("/usr/bin/twistd", TWISTD))
+    for kind in KINDS:
+        for name in (f"{kind}.service", f"{kind}.socket"):
+            text = (ROOT / "conf" / name).read_text()
+            (tmp_path / name).write_text(text.replace("/usr/bin/twistd", TWISTD))
     return tmp_path
 
 
@@ -50,19 +53,21 @@ def version() -> int:
     return int(found[1])
 
 
-def test_systemd_finds_nothing_wrong_with_the_units(units: Path) -> None:
-    result = analyze(units, "verify", "./pushd.service", "./pushd.socket")
+@pytest.mark.parametrize("name", ["pushd", "pushd@1"])
+def test_systemd_finds_nothing_wrong_with_the_units(units: Path, name: str) -> None:
+    result = analyze(units, "verify", f"./{name}.service", f"./{name}.socket")
     expected = "" if version() >= 253 else f"({OF_253})+"
     assert re.fullmatch(expected, result.stderr), result.stderr
     assert (result.returncode, result.stdout) == (0, "")
 
 
-def test_what_the_unit_says_for_older_systemds_is_right_too(units: Path) -> None:
-    text = (units / "pushd.service").read_text()
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_unit_says_for_older_systemds_is_right_too(units: Path, kind: str) -> None:
+    text = (units / f"{kind}.service").read_text()
     instead = re.findall(r"^#   (\w+=.*)$", text, re.MULTILINE)
     assert instead == ["Type=notify", "ExecReload=kill -HUP $MAINPID"]
-    (units / "pushd.service").write_text(text.replace("Type=notify-reload", "\n".join(instead)))
-    result = analyze(units, "verify", "./pushd.service")
+    (units / f"{kind}.service").write_text(text.replace("Type=notify-reload", "\n".join(instead)))
+    result = analyze(units, "verify", f"./{kind}.service")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
@@ -72,21 +77,48 @@ def test_a_mistake_in_a_unit_would_be_found(units: Path) -> None:
     assert "'WatchdogSecs'" in analyze(units, "verify", "./pushd.service").stderr
 
 
-def test_little_is_exposed(units: Path) -> None:
-    arguments = ["security", "--offline=true", "--no-pager", "--threshold=15", "./pushd.service"]
+@pytest.mark.parametrize("name", ["pushd", "pushd@1"])
+def test_little_is_exposed(units: Path, name: str) -> None:
+    arguments = ["security", "--offline=true", "--no-pager", "--threshold=15", f"./{name}.service"]
     result = analyze(units, *arguments)
     assert result.returncode == 0, result.stdout
-    assert "Overall exposure level for pushd.service: 1." in result.stdout
+    assert f"Overall exposure level for {name}.service: 1." in result.stdout
 
 
-def test_service_and_socket_agree() -> None:
-    service = settings(ROOT / "conf/pushd.service")
-    given = settings(ROOT / "conf/pushd.socket")
+@pytest.mark.parametrize(("kind", "socket"), [("pushd", "pushd"), ("pushd@", "pushd@%i")])
+def test_service_and_socket_agree(kind: str, socket: str) -> None:
+    service = settings(ROOT / f"conf/{kind}.service")
+    given = settings(ROOT / f"conf/{kind}.socket")
     (name,) = given["FileDescriptorName"]
     assert service["ExecStart"][0].endswith(f"--listen systemd:domain=INET6:name={name}")
     assert len(given["ListenStream"]) == 1, "sockets of one name hide each other"
     assert int(given["Backlog"][0]) >= 4096
-    assert service["Requires"] == service["Also"] == ["pushd.socket"]
+    assert service["Requires"] == service["Also"] == [f"{socket}.socket"]
+
+
+def test_one_of_several_processes_differs_by_its_name_and_its_folder_and_shares_its_port() -> None:
+    def differing(suffix: str) -> set[str]:
+        one = settings(ROOT / f"conf/pushd.{suffix}")
+        another = settings(ROOT / f"conf/pushd@.{suffix}")
+        return {key for key in one | another if one.get(key) != another.get(key)}
+
+    names = {"Description", "Requires", "After", "Also"}
+    assert differing("service") == names | {"StateDirectory", "WorkingDirectory"}
+    assert differing("socket") == {"Description", "ReusePort"}
+    service = settings(ROOT / "conf/pushd@.service")
+    assert service["WorkingDirectory"] == [f"%S/{service['StateDirectory'][0]}"]
+    assert "%i" in service["StateDirectory"][0]
+
+
+def test_each_process_that_is_enabled_has_a_socket(units: Path) -> None:
+    folder = units / "etc/systemd/system"
+    folder.mkdir(parents=True)
+    for unit in units.glob("pushd@.*"):
+        unit.rename(folder / unit.name)
+    command = [program("systemctl"), f"--root={units}", "enable"]
+    subprocess.run([*command, "pushd@1", "pushd@2"], check=True, capture_output=True)
+    enabled = {path.name for path in folder.glob("*.wants/*")}
+    assert enabled == {f"pushd@{n}.{suffix}" for n in (1, 2) for suffix in ("service", "socket")}
 
 
 def test_the_unit_has_room_for_the_defaults() -> None:

@@ -3,55 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from files import in_file
 from house import now
+from opened import Open
 from twisted.internet.task import Clock
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from pushd.config import History
-from pushd.event import Document, Draft, Event, Payload
+from pushd.event import Document, Draft, Payload
 from pushd.history.memory import MemoryHistory
-from pushd.interfaces import IHistory, IHistoryListener
+from pushd.interfaces import IHistory
 
-Make = Callable[..., "Open"]
-
-
-@implementer(IHistoryListener)
-class Open:
-    """An open history and what it told."""
-
-    def __init__(self, history: IHistory, clock: Clock) -> None:
-        self.history = history
-        self.clock = clock
-        self.told: list[tuple[Sequence[Event], Document | None]] = []
-        self.said: list[str] = []
-        self.head = now(history.open(self))
-
-    def committed(self, events: Sequence[Event], document: Document | None) -> None:
-        self.told.append((events, document))
-
-    def unavailable(self, reason: str) -> None:
-        self.said.append(reason)
-
-    def available(self) -> None:
-        self.said.append("available")
-
-    def restarted(self, head: int) -> None:
-        self.said.append(f"restarted at {head}")
-
-    def append(self, topic: str, *data: bytes, document: bytes | None = None) -> list[int]:
-        payloads = tuple(Payload(None, one) for one in data)
-        draft = Draft(topic, payloads, None if document is None else Document(document))
-        return [event.seq for event in now(self.history.append(draft))]
-
-    def read(self, topics: Sequence[str], after: int, size: int = 10**6) -> Any:
-        return now(self.history.read(topics, after, size))
+Make = Callable[..., Open]
 
 
 @pytest.fixture(params=["memory", "sqlite"])

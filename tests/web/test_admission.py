@@ -192,22 +192,6 @@ def test_somebody_is_told_when_there_are_enough_connections_and_when_no_more() -
     assert told == [True, False, True]
 
 
-def test_limits_and_trust_may_change_under_those_who_are_there() -> None:
-    house = admission(each=1)
-    house.connected(tcp("127.0.0.1"))
-    seats = [house.admit(request("127.0.0.1")) for _ in range(3)]
-    house.trust([])
-    with pytest.raises(BusyError):
-        house.admit(request("127.0.0.1"))
-    house.max_clients_per_peer = 4
-    seats.append(house.admit(request("127.0.0.1", "203.0.113.5")))
-    assert seats[-1].peer == "127.0.0.1"
-    for seat in seats:
-        seat.leave()
-    house.disconnected(tcp("127.0.0.1"))
-    assert empty(house)
-
-
 def test_nothing_is_kept_of_who_has_left_however_they_came_and_went() -> None:
     chance = random.Random(1)
     house = admission(clients=40, each=3)
