@@ -100,7 +100,9 @@ class Server(Section, frozen=True):
 class History(Section, frozen=True):
     """What is remembered of each topic, and for how long. Times are seconds, sizes bytes."""
 
-    backend: Literal["memory", "redis"] = "memory"
+    backend: Literal["sqlite", "redis", "memory"] = "sqlite"
+    path: str = ""
+    fsync: bool = False
     keep_events: Count = 1000
     keep_seconds: Annotated[float, Meta(gt=0)] = 3600.0
     keep_bytes: Count = 67_108_864

@@ -93,6 +93,9 @@ class IHistory(Interface):
 
         Fires once the record would survive what the backend promises to
         survive, after the listener was told; with the events as recorded.
+
+        A message takes the place of a document that the topic had when it was
+        of the other kind.
         """
 
     def load(topic: str) -> Deferred[Kept]:
@@ -108,7 +111,7 @@ class IHistory(Interface):
 
     def read(topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
         """
-        Events of `topics` past the seq `after`, about `size` bytes of them, at least
+        Messages of `topics` past the seq `after`, about `size` bytes of them, at least
         one; none that the listener is yet to be told.
         """
 

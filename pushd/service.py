@@ -21,23 +21,18 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from pushd import __version__, config, demo, descriptors, endpoint, signals
+from pushd import __version__, backend, config, demo, descriptors, endpoint, signals
 from pushd.auth import Tokens
-from pushd.config import Config, History, Source
+from pushd.config import Config, Source
 from pushd.ending import Ending
-from pushd.errors import ConfigError
+from pushd.errors import ConfigError, StartError
 from pushd.feed import Feeds
 from pushd.garbage import Garbage
-from pushd.history.memory import MemoryHistory
-from pushd.history.redis import RedisHistory
 from pushd.hub import Hub
-from pushd.interfaces import IHistory, ISource
+from pushd.interfaces import ISource
 from pushd.lag import Lag
-from pushd.leases import Leases
 from pushd.listening import Listener
 from pushd.metrics import Metrics
-from pushd.redis.address import FORMS, Address
-from pushd.redis.client import Redis
 from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue, check_expressions
 from pushd.sources.fetchers import Fetchers
@@ -163,7 +158,7 @@ class Daemon(Service):
         self._fetchers = Fetchers(reactor, settings.sources.values())
         self._listening = False
         self.metrics = Metrics()
-        history, self._leases = _history(reactor, settings.history, self.metrics)
+        history, self._leases = backend.build(reactor, settings.history, self.metrics)
         self.hub = Hub(history, reactor, time.time, self.metrics)
         self.feeds = Feeds(self.hub, reactor, settings.server.heartbeat, self.metrics)
         self._around = Surroundings(
@@ -229,6 +224,9 @@ class Daemon(Service):
 
     def _say_why(self, failure: Failure) -> None:
         error = failure.value
+        if isinstance(error, StartError):
+            self.log.critical("pushd cannot start: {error}", error=str(error))
+            return
         if not isinstance(error, CannotListenError | OSError | OverflowError):
             self.log.failure("pushd cannot start", failure)
             return
@@ -385,34 +383,6 @@ class Daemon(Service):
         return Leased(poller, self._leases, self.hub, self._reactor, source.timeout)
 
 
-def _history(reactor: Any, settings: History, metrics: Metrics) -> tuple[IHistory, Leases | None]:
-    """
-    The history, and if other nodes may share it, who polls for all of them.
-
-    :raises ConfigError: it cannot be had.
-    """
-    if settings.backend == "redis":
-        redis, tail = _redis(reactor, settings), _redis(reactor, settings)
-        history = RedisHistory(settings, redis, tail, reactor, time.time, fenced=True)
-        return history, Leases(redis, history.node, settings.lease, reactor, metrics)
-    return MemoryHistory(settings, time.time), None
-
-
-def _redis(reactor: Any, settings: History) -> Redis:
-    """A connection to the Redis of the history. Raises ConfigError."""
-    if settings.url is None:
-        raise ConfigError(f'history.url: backend = "redis" needs one: {FORMS}')
-    try:
-        address = Address.parse(settings.url)
-    except ConfigError as error:
-        raise ConfigError(f"history.url: {error}") from None
-    try:
-        endpoint = address.endpoint(reactor, settings.timeout, settings.ca_file)
-    except ConfigError as error:
-        raise ConfigError(f"history.ca_file: {error}") from None
-    return Redis(reactor, address, endpoint, settings.prefix, settings.timeout)
-
-
 def _reactor() -> Any:
     from twisted.internet import reactor  # noqa: PLC0415  # the import chooses the reactor
 
@@ -427,7 +397,7 @@ def read(path: str) -> Config:
         server = settings.server
         endpoint.check(server.listen, "server.listen", server.reuse_port)
         if settings.history.backend == "redis":
-            _redis(_reactor(), settings.history)
+            backend.connection(_reactor(), settings.history)
         for name, source in settings.sources.items():
             _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:

@@ -14,7 +14,7 @@ from pushd.config import History
 from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
-from pushd.hub import REACH_SECONDS
+from pushd.hub import REACH_SECONDS, WOKEN_AT_ONCE
 from pushd.interfaces import IHistoryListener, IHub, IListener, Kept
 from pushd.wire import Frame
 
@@ -396,6 +396,55 @@ def test_a_key_may_become_another_kind_of_topic(house: House, kinds: tuple[str, 
     new = second("k")
     assert new is house.hub.topics["k"] is not old
     assert notes.told[0] == "cut"
+
+
+@pytest.fixture
+def loading(house: House) -> list[tuple[str, Deferred[Kept]]]:
+    """What is asked of the history, which does not answer."""
+    asked: list[tuple[str, Deferred[Kept]]] = []
+
+    def load(key: str) -> Deferred[Kept]:
+        asked.append((key, Deferred()))
+        return asked[-1][1]
+
+    house.history.load = load  # type: ignore[method-assign]
+    return asked
+
+
+def opening(house: House, key: str) -> tuple[Deferred[Any], list[Any]]:
+    results: list[Any] = []
+    one = Deferred.fromCoroutine(house.hub.message_topic(key))
+    one.addBoth(results.append)
+    return one, results
+
+
+def test_however_many_come_while_a_topic_is_loaded_it_is_loaded_once(
+    house: House, loading: list[tuple[str, Deferred[Kept]]]
+) -> None:
+    # As after a start. Were they woken one by another, Python would soon have enough of it.
+    waiting = [opening(house, key) for _ in range(1000) for key in ("m", "n")]
+    gone, _ = waiting[0]
+    gone.cancel()
+    assert [key for key, _ in loading] == ["m", "n"], "none waits for another's"
+    for _, answer in loading:
+        answer.callback(Kept([], 0, None))
+    assert not waiting[-1][1], "others have their turn in between"
+    for _ in range(1000 // WOKEN_AT_ONCE):
+        house.turn()
+    (_, (left,)), *others = waiting
+    assert left.check(CancelledError)
+    assert {result for _, (result,) in others} == {house.hub.topics["m"], house.hub.topics["n"]}
+
+
+def test_a_topic_that_cannot_be_loaded_is_tried_again_by_who_comes_next(
+    house: House, loading: list[tuple[str, Deferred[Kept]]]
+) -> None:
+    waiting = [opening(house, "m") for _ in range(3)]
+    loading[0][1].errback(HistoryError("no"))
+    assert all(result.check(HistoryError) for _, (result,) in waiting)
+    _, results = opening(house, "m")
+    loading[1][1].callback(Kept([], 0, None))
+    assert results == [house.hub.topics["m"]]
 
 
 def test_what_is_recorded_for_the_other_kind_of_topic_is_not_told(house: House, slow: Slow) -> None:
