@@ -270,12 +270,16 @@ class RedisHistory:
         if not self._opened.called:
             self._opened.callback(head)
             return
-        for nonce in tuple(self._appending):
-            self._fail(nonce, UnknownOutcomeError(_ANEW))
-        for loading in tuple(self._loading):
-            self._not_loaded(Failure(HistoryError(_ANEW)), loading)
+        self._give_up(UnknownOutcomeError(_ANEW))
         self._used.clear()
         self._listener.restarted(head)
+
+    def _give_up(self, error: HistoryError) -> None:
+        """Fail all that waits to be told something by the tail."""
+        for nonce in tuple(self._appending):
+            self._fail(nonce, error)
+        for loading in tuple(self._loading):
+            self._not_loaded(Failure(error), loading)
 
     def looked(self, problem: str | None) -> None:
         """See :class:`Follower`."""
@@ -343,6 +347,7 @@ class RedisHistory:
                 self._ticking.stop()
             self._tail.stop()
             self._opened.cancel()
+            self._give_up(UnknownOutcomeError("pushd is ending."))
             await self._tail_redis.stop()
             await self._redis.stop()
 
