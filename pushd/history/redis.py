@@ -104,7 +104,7 @@ class RedisHistory:
         self._problem: str | None = None
         self._well = 0.0
         self._kept = 0.0
-        self._is_available = True
+        self._complaint: str | None = None
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
 
@@ -296,11 +296,13 @@ class RedisHistory:
             problem = "Redis cannot be reached."
         if problem is None:
             self._well = self._clock.seconds()
-            if not self._is_available:
-                self._is_available = True
+            if self._complaint is not None:
+                self._complaint = None
                 self._listener.available()
-        elif self._opened.called and self._clock.seconds() - self._well >= GRACE_SECONDS:
-            self._is_available = False
+        elif problem == self._complaint or not self._opened.called:
+            return
+        elif self._clock.seconds() - self._well >= GRACE_SECONDS:
+            self._complaint = problem
             self._listener.unavailable(problem)
 
     def _tick(self) -> None:

@@ -456,9 +456,9 @@ async def test_what_another_epoch_says_is_not_told_under_the_old_one(server: Red
     async with nodes(node):
         await node.append("a", b"1")
         server.ask("HSET", "{test}:state", "epoch", "another", "seq", 2)
-        words = "epoch another nonce n topic a at 1.0 kind  document  payloads jx".split(" ")
-        words[-2:-2] = ["lengths", "1 1"]
-        server.ask("XADD", "{test}:log", "2-0", *words)
+        words = {"epoch": "another", "nonce": "n", "topic": "a", "at": "1.0", "kind": ""}
+        words |= {"document": "", "lengths": "1 1", "payloads": "jx"}
+        server.ask("XADD", "{test}:log", "2-0", *(w for pair in words.items() for w in pair))
         await until(lambda: node.said, seconds=3)
         assert (node.said, 2 in node.at) == (["restarted at 2"], False)
         assert node.history.epoch == "another"
