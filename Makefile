@@ -1,17 +1,19 @@
 # make run    sets up and runs the demo: http://127.0.0.1:8080/
 # make test   sets up and passes all checks
-# make soak   sets up and runs load, faults, reloads and restarts together
+# make soak   sets up and runs load, faults, reloads and restarts together, and
+#             then kills pushd again and again (which takes KILLS times 2 seconds)
 # make bench  sets up and measures pushd beside others, for half an hour;
 #             make bench-quick takes two minutes
 #
 # All make a virtual environment in .venv. PYTHON, PORT and SECONDS can be chosen:
 #   make run PYTHON=python3.13 PORT=9000
-#   make soak SECONDS=3600
+#   make soak SECONDS=3600 KILLS=20
 #   make bench BENCH="fanout --peers pushd,c --runs 1"
 
 PYTHON ?= python3
 PORT ?= 8080
 SECONDS ?= 60
+KILLS ?= 200
 VENV ?= .venv
 BIN = $(VENV)/bin
 
@@ -44,7 +46,7 @@ tests: $(VENV)/.develops
 
 # Ends with a table, and with 1 if anything was lost, doubled, wrong or refused.
 soak: $(VENV)/.develops
-	@PYTHONPATH=tests:tests/e2e $(BIN)/python -W error -m soak $(SECONDS)
+	@PYTHONPATH=tests:tests/e2e $(BIN)/python -W error -m soak $(SECONDS) $(KILLS)
 
 format: $(VENV)/.develops
 	$(BIN)/ruff check --fix .

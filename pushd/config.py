@@ -100,13 +100,16 @@ class Server(Section, frozen=True):
 class History(Section, frozen=True):
     """What is remembered of each topic, and for how long. Times are seconds, sizes bytes."""
 
-    backend: Literal["memory", "redis"] = "memory"
+    backend: Literal["sqlite", "redis", "memory"] = "sqlite"
+    path: str = ""
+    fsync: bool = False
     keep_events: Count = 1000
     keep_seconds: Annotated[float, Meta(gt=0)] = 3600.0
     keep_bytes: Count = 67_108_864
     url: str | None = None
     prefix: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,64}$")] = "pushd"
     timeout: Seconds = 5.0
+    lease: Annotated[float, Meta(ge=0.5, le=60)] = 3.0
     ca_file: str | None = None
 
     def __repr__(self) -> str:

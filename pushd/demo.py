@@ -24,7 +24,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from werkzeug.http import parse_etags
 
-from pushd.config import Config, Source
+from pushd.config import Config, History, Source
 
 STEP = 0.5
 """Seconds between two moves of the market."""
@@ -231,7 +231,7 @@ class Upstream:
         """A configuration with one source, ``stocks``: this API."""
         url = f"http://127.0.0.1:{self._number}/stocks"
         stocks = Source(url=url, topic="stocks", every=1.0, select="stocks[]", emit="patch")
-        return Config(sources={"stocks": stocks})
+        return Config(history=History(backend="memory"), sources={"stocks": stocks})
 
     def start(self) -> None:
         """Begin to answer."""

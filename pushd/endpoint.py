@@ -50,14 +50,18 @@ def check(description: str, path: str, reuse_port: bool = False) -> None:
     :param reuse_port: whether its port is to be other processes' too.
     :raises ConfigError: it could not.
     """
-    given = description.startswith("systemd:") and "LISTEN_FDS" not in os.environ
-    if given and not reuse_port:
+    if is_given(description) and "LISTEN_FDS" not in os.environ and not reuse_port:
         # Who checks a configuration by hand is not given its sockets.
         return
     try:
         parse(None, description, reuse_port)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def is_given(description: str) -> bool:
+    """Whether the socket is the service manager's, who keeps it open behind us."""
+    return _kind(_fields(description)) == "systemd"
 
 
 def parse(
@@ -74,7 +78,7 @@ def parse(
     except ConfigError:
         raise
     except Exception as error:
-        if isinstance(error, LookupError) and description.startswith("systemd:"):
+        if isinstance(error, LookupError) and is_given(description):
             error = ValueError("the service manager gave pushd no such socket")
         raise ConfigError(f"{description!r} is no endpoint: {error}") from None
     if certificate is not None:

@@ -77,3 +77,14 @@ class ConfigError(PushdError):
 
 class HistoryError(PushdError):
     """The history cannot record or read just now."""
+
+
+class OvertakenError(HistoryError):
+    """Not recorded, and not to be: another node fills the topic now, or did meanwhile."""
+
+
+class StartError(PushdError):
+    """
+    What pushd needs is not there or not its own. The message is the operator's: it names
+    the thing, and says what to do.
+    """

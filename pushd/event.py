@@ -115,9 +115,12 @@ class Draft(msgspec.Struct, frozen=True):
         for a message topic.
     :ivar began: when it was learned, in seconds of the reactor's clock, to measure
         how long it takes from there to the clients; None for now.
+    :ivar after: the seq of the topic's change that these go on from. Where several nodes
+        write, it is not recorded after any other. None if that does not matter.
     """
 
     topic: str
     payloads: tuple[Payload, ...]
     document: Document | None = None
     began: float | None = None
+    after: int | None = None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -66,7 +66,7 @@ class Hub:
         self._clock = clock
         self._now = now
         self._metrics = metrics
-        self._opening = DeferredLock()
+        self._opening: dict[str, list[Deferred[None]]] = {}
         self._audience = Audience(clock, self._metrics)
         self._watchers: dict[Topic, int] = {}
         self._sources: dict[str, tuple[ISource, float | None]] = {}
@@ -232,7 +232,7 @@ class Hub:
         if key in self.topics:
             return True
         kept = await self._history.load(key)
-        return bool(kept.events) or kept.floor > 0
+        return kept.document is None and (bool(kept.events) or kept.floor > 0)
 
     async def _topic(self, key: str, kind: type[T], make: Callable[[str, Kept], T]) -> T:
         topic = self.topics.get(key)
@@ -240,20 +240,37 @@ class Hub:
             if topic is not None:
                 # The name was something else before.
                 self.drop(topic)
-            topic = await self._opening.run(lambda: Deferred.fromCoroutine(self._open(key, make)))
+            await self._opened(key, make)
+            topic = self.topics.get(key)
         return topic
 
-    async def _open(self, key: str, make: Callable[[str, Kept], T]) -> Topic:
-        """One at a time, so that none is made twice."""
-        if key not in self.topics:
-            topic = make(key, await self._history.load(key))
-            self.topics[key] = topic
-            self._tell(topic)
-            self._linger(topic)
-            if key in self.dropped:
-                # Who read it in its former life comes back to this one.
-                self.cut(self.dropped[key])
-        return self.topics[key]
+    def _opened(self, key: str, make: Callable[[str, Kept], Topic]) -> Deferred[None]:
+        """Fires when a topic is there. Who comes while it is read waits for the same."""
+        waiting: Deferred[None] = Deferred()
+        if key in self._opening:
+            self._opening[key].append(waiting)
+        else:
+            self._opening[key] = [waiting]
+            # Of nobody's own: who leaves stops waiting, and no more.
+            Deferred.fromCoroutine(self._open(key, make)).addBoth(self._wake, key)
+        return waiting
+
+    async def _open(self, key: str, make: Callable[[str, Kept], Topic]) -> None:
+        topic = make(key, await self._history.load(key))
+        self.topics[key] = topic
+        self._tell(topic)
+        self._linger(topic)
+        if key in self.dropped:
+            # Who read it in its former life comes back to this one.
+            self.cut(self.dropped[key])
+
+    def _wake(self, failure: Failure | None, key: str) -> None:
+        """One after the other: after a start, all clients wait here, and may be thousands."""
+        for waiting in self._opening.pop(key):
+            if failure is None:
+                waiting.callback(None)
+            else:
+                waiting.errback(failure)
 
     def refill(
         self, topic: DocumentTopic, fill: Callable[[ISource], ISource], linger: float | None
@@ -395,6 +412,9 @@ def _document_topic(key: str, kept: Kept, head: int) -> DocumentTopic:
 
 
 def _message_topic(key: str, kept: Kept) -> MessageTopic:
+    if kept.document is not None:
+        # It was another kind of topic, under another configuration.
+        return MessageTopic(key, floor=0)
     topic = MessageTopic(key, floor=kept.floor)
     topic.record(kept.events)
     return topic

@@ -93,6 +93,9 @@ class IHistory(Interface):
 
         Fires once the record would survive what the backend promises to
         survive, after the listener was told; with the events as recorded.
+
+        A message takes the place of a document that the topic had when it was
+        of the other kind.
         """
 
     def load(topic: str) -> Deferred[Kept]:
@@ -108,12 +111,65 @@ class IHistory(Interface):
 
     def read(topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
         """
-        Events of `topics` past the seq `after`, about `size` bytes of them, at least
+        Messages of `topics` past the seq `after`, about `size` bytes of them, at least
         one; none that the listener is yet to be told.
         """
 
     def close() -> Deferred[None]:
         """Finish what is being recorded."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """
+    What the node that polls a source lets the others know of it.
+
+    :ivar reason: a sentence for the readers if it is not well, else None.
+    :ivar rest: seconds for which the source is to be left alone, whoever asks next.
+    """
+
+    state: State
+    reason: str | None = None
+    rest: float = 0.0
+
+
+class ILeaseholder(Interface):
+    """Who wants the lease of a topic, or has it."""
+
+    def granted(seq: int, report: Report | None) -> None:
+        """
+        This node has it.
+
+        :param seq: of the topic's last change, which this node may be yet to be told.
+        :param report: what the one said that had it before, if that counts still.
+        """
+
+    def revoked() -> None:
+        """This node no longer has it, and goes on to want it."""
+
+    def elsewhere(report: Report) -> None:
+        """Another node has it, and says this. Told again and again."""
+
+    def report() -> Report:
+        """What the others are to know."""
+
+
+class ILeases(Interface):
+    """
+    Which node fills which document topic, where several share a history: of
+    those that want to, one at a time.
+    """
+
+    def want(key: str, holder: ILeaseholder) -> None:
+        """
+        Have a topic's lease, now or as soon as nobody else has it. If another
+        holder gave it up in the same turn of the reactor, it stays here.
+        """
+
+    def unwant(key: str, holder: ILeaseholder) -> None:
+        """Give it up, at the end of the turn, or no longer wait for it."""
+
+    def doubt(key: str, holder: ILeaseholder) -> None:
+        """It seems that another node has it: ask again."""
 
 
 class ISource(Interface):

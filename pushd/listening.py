@@ -8,9 +8,13 @@ connection is not this module's business.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
+import struct
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp
@@ -21,6 +25,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
 )
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from pushd import descriptors, endpoint, peer
@@ -34,6 +39,21 @@ RETRY_SECONDS = 1.0
 
 OVER_SECONDS = 10.0
 """How long connections have to be taken again for the log to say so."""
+
+HANDSHAKE_SECONDS = 0.2
+"""How long a handshake may take that has begun: a round trip."""
+
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # the byte of TCP's flags,
+    (0x54, 0, 0, 0x12),  # SYN and ACK of it,
+    (0x15, 0, 1, 0x02),  # if that is SYN alone:
+    (0x06, 0, 0, 0),  # nothing of the packet;
+    (0x06, 0, 0, 0xFFFF_FFFF),  # else all of it
+)
+"""A filter of packets: classic BPF, as in socket(7) and bpf(4)."""
+
+_SO_ATTACH_FILTER = 26
+"""See socket(7). Python has no name for it."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -52,6 +72,7 @@ class Listener:
         self._reactor = reactor
         self._server = server
         self._endpoint, self._certificate = endpoint.parse(reactor, description, server.reuse_port)
+        self._given = endpoint.is_given(description)
         self._port: IListeningPort | None = None
         self._room = 0
         self._reasons: set[str] = set()
@@ -107,24 +128,29 @@ class Listener:
         for call in (self._again, self._over):
             if call is not None and call.active():
                 call.cancel()
-        if self._port is not None:
-            # Is not asked any more from now on, and closed in the next turn.
-            stopped = maybeDeferred(self._port.stopListening)
-            if self._server.reuse_port and isinstance(self._port, tcp.Port):
-                self._take_the_last(self._port)
-            await stopped
+        port = self._port
+        if isinstance(port, tcp.Port) and port.connected and not self._given:
+            await self._take_the_last(port)
+        elif port is not None:
+            await maybeDeferred(port.stopListening)
 
-    def _take_the_last(self, port: tcp.Port) -> None:
+    async def _take_the_last(self, port: tcp.Port) -> None:
         """
-        Who waits in our queue has been connected, and no other process of the port can
-        take them: Linux resets them when the socket is closed (unless the sysctl
-        net.ipv4.tcp_migrate_req says otherwise). So it is closed here and now, before
-        any more come.
+        Who waits in our queue has been connected, and Linux resets them when the socket
+        is closed. (Not if others listen on the port, and the sysctl
+        net.ipv4.tcp_migrate_req says so.) So nobody is let into it any more, all who are
+        there are taken, and it is closed here and now. Where a port has others, who is
+        shaking hands is waited for: they believe that they have come to somebody.
         """
-        if port.connected:
-            port.numberAccepts = 2 * endpoint.BACKLOG
-            port.doRead()
-            port.socket.close()
+        _keep_out(port.socket)
+        if self._server.reuse_port:
+            await deferLater(self._reactor, HANDSHAKE_SECONDS)
+        # From now on it is not asked any more; Twisted would close it in the next turn.
+        stopped = maybeDeferred(port.stopListening)
+        port.numberAccepts = 2 * endpoint.BACKLOG
+        port.doRead()
+        port.socket.close()
+        await stopped
 
     def _set_options(self) -> None:
         """
@@ -214,3 +240,17 @@ class _Door:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
+
+
+def _keep_out(listening: socket.socket) -> None:
+    """
+    Have the system drop what would begin a connection to this socket. Whoever sent it
+    tries again a second later, and then comes to another one.
+    """
+    code = b"".join(struct.pack("=HBBI", *step) for step in _NO_SYN)
+    steps = ctypes.create_string_buffer(code)
+    program = struct.pack("@HP", len(_NO_SYN), ctypes.addressof(steps))
+    # Where it is not allowed, a few may be lost.
+    if sys.platform == "linux":
+        with suppress(OSError):
+            listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

@@ -26,11 +26,13 @@ from prometheus_client import (
 
 from pushd.process import Process
 
-Outcome: TypeAlias = Literal["changed", "same", "not modified", "failed", "gone", "cancelled"]
+Outcome: TypeAlias = Literal[
+    "changed", "same", "not modified", "failed", "gone", "cancelled", "overtaken"
+]
 """
 What came of a poll. An answer was "same" if it was read and held nothing new, and
 "not modified" if the source said so itself (304); a poll was "cancelled" if nobody
-waited for it any more.
+waited for it any more, and "overtaken" if another node fills the topic now.
 """
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -105,6 +107,11 @@ class Metrics:
             "pushd_topics",
             "Topics of sources, by how the source is doing.",
             ["source", "state"],
+            registry=registry,
+        )
+        self.leases = Gauge(
+            "pushd_leases",
+            "Topics that this node polls for all nodes with the same history.",
             registry=registry,
         )
         self.reactor_lag = Histogram(

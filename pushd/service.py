@@ -21,25 +21,22 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from pushd import __version__, config, demo, descriptors, endpoint, signals
+from pushd import __version__, backend, config, demo, descriptors, endpoint, signals
 from pushd.auth import Tokens
-from pushd.config import Config, History, Source
+from pushd.config import Config, Source
 from pushd.ending import Ending
-from pushd.errors import ConfigError
+from pushd.errors import ConfigError, StartError
 from pushd.feed import Feeds
 from pushd.garbage import Garbage
-from pushd.history.memory import MemoryHistory
-from pushd.history.redis import RedisHistory
 from pushd.hub import Hub
-from pushd.interfaces import IHistory, ISource
+from pushd.interfaces import ISource
 from pushd.lag import Lag
 from pushd.listening import Listener
 from pushd.metrics import Metrics
-from pushd.redis.address import FORMS, Address
-from pushd.redis.client import Redis
 from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue, check_expressions
 from pushd.sources.fetchers import Fetchers
+from pushd.sources.leased import Leased
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
 from pushd.systemd import Notifier
@@ -161,7 +158,8 @@ class Daemon(Service):
         self._fetchers = Fetchers(reactor, settings.sources.values())
         self._listening = False
         self.metrics = Metrics()
-        self.hub = Hub(_history(reactor, settings.history), reactor, time.time, self.metrics)
+        history, self._leases = backend.build(reactor, settings.history, self.metrics)
+        self.hub = Hub(history, reactor, time.time, self.metrics)
         self.feeds = Feeds(self.hub, reactor, settings.server.heartbeat, self.metrics)
         self._around = Surroundings(
             self.hub, self._worker, reactor, time.time, random.random, self.metrics
@@ -204,6 +202,8 @@ class Daemon(Service):
             self._upstream.start()
         descriptors.raise_limit()
         await self.hub.open()
+        if self._leases is not None:
+            self._leases.start()
         await self._listener.listen(self._site)
         self._listening = True
         self.admission.watch(self._listener.enough, self._listener.full)
@@ -224,6 +224,9 @@ class Daemon(Service):
 
     def _say_why(self, failure: Failure) -> None:
         error = failure.value
+        if isinstance(error, StartError):
+            self.log.critical("pushd cannot start: {error}", error=str(error))
+            return
         if not isinstance(error, CannotListenError | OSError | OverflowError):
             self.log.failure("pushd cannot start", failure)
             return
@@ -310,6 +313,7 @@ class Daemon(Service):
         parts = (
             ("listening", self._stop_listening),
             ("sending clients away", self._ending.drain),
+            ("polling for other nodes", self._give_leases_back),
             ("polling and recording", self.hub.close),
             ("the second process", self._worker.close),
             ("connections to sources", self._fetchers.close),
@@ -323,6 +327,10 @@ class Daemon(Service):
         self._lag.stop()
         self._garbage.stop()
         await self._listener.stop()
+
+    async def _give_leases_back(self) -> None:
+        if self._leases is not None:
+            await self._leases.close()
 
     async def _stop_upstream(self) -> None:
         if self._upstream is not None:
@@ -367,30 +375,12 @@ class Daemon(Service):
         before: ISource | None,
     ) -> ISource:
         fetcher = self._fetchers.of(source)
-        return Poller(topic, source, url, headers, self._around, fetcher, forgotten, before)
-
-
-def _history(reactor: Any, settings: History) -> IHistory:
-    """Raises ConfigError."""
-    if settings.backend == "redis":
-        redis, tail = _redis(reactor, settings), _redis(reactor, settings)
-        return RedisHistory(settings, redis, tail, reactor, time.time)
-    return MemoryHistory(settings, time.time)
-
-
-def _redis(reactor: Any, settings: History) -> Redis:
-    """A connection to the Redis of the history. Raises ConfigError."""
-    if settings.url is None:
-        raise ConfigError(f'history.url: backend = "redis" needs one: {FORMS}')
-    try:
-        address = Address.parse(settings.url)
-    except ConfigError as error:
-        raise ConfigError(f"history.url: {error}") from None
-    try:
-        endpoint = address.endpoint(reactor, settings.timeout, settings.ca_file)
-    except ConfigError as error:
-        raise ConfigError(f"history.ca_file: {error}") from None
-    return Redis(reactor, address, endpoint, settings.prefix, settings.timeout)
+        if isinstance(before, Leased):
+            before = before.poller
+        poller = Poller(topic, source, url, headers, self._around, fetcher, forgotten, before)
+        if self._leases is None:
+            return poller
+        return Leased(poller, self._leases, self.hub, self._reactor, source.timeout)
 
 
 def _reactor() -> Any:
@@ -407,7 +397,7 @@ def read(path: str) -> Config:
         server = settings.server
         endpoint.check(server.listen, "server.listen", server.reuse_port)
         if settings.history.backend == "redis":
-            _redis(_reactor(), settings.history)
+            backend.connection(_reactor(), settings.history)
         for name, source in settings.sources.items():
             _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
 from reader import Page, Parser, Received
 from twisted.internet import reactor as _reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -18,11 +19,19 @@ from pushd.service import Daemon
 reactor: Any = _reactor
 
 
+def settings(text: str) -> config.Config:
+    """A configuration whose history is in memory, if it does not say otherwise."""
+    parsed = config.parse(text, {})
+    if "backend" in text:
+        return parsed
+    return replace(parsed, history=replace(parsed.history, backend="memory"))
+
+
 class Served:
     """``async with Served(text) as served``: a daemon with this configuration."""
 
     def __init__(self, text: str = "", listen: str = "tcp:0:interface=127.0.0.1") -> None:
-        self.daemon = Daemon(reactor, config.parse(text, {}), listen)
+        self.daemon = Daemon(reactor, settings(text), listen)
         self.connections: list[Connection] = []
 
     async def __aenter__(self) -> Served:

@@ -53,7 +53,7 @@ def test_the_example_names_every_option() -> None:
         ('[server]\ncors_origins = ["https://a.b/"]', "server.cors_origins: 'https://a.b/' is no"),
         (
             '[history]\nbackend = "floppy"',
-            "expected 'memory' or 'redis', got 'floppy'",
+            "expected 'sqlite' or 'redis' or 'memory', got 'floppy'",
         ),
         ('[publish]\ntokens = ["${NOPE}"]', "publish.tokens[0]: the environment variable NOPE"),
         ('[sources.s]\nurl = "ftp://a/"', "sources.s.url: expected http://HOST"),

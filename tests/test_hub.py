@@ -398,6 +398,52 @@ def test_a_key_may_become_another_kind_of_topic(house: House, kinds: tuple[str, 
     assert notes.told[0] == "cut"
 
 
+@pytest.fixture
+def loading(house: House) -> list[tuple[str, Deferred[Kept]]]:
+    """What is asked of the history, which does not answer."""
+    asked: list[tuple[str, Deferred[Kept]]] = []
+
+    def load(key: str) -> Deferred[Kept]:
+        asked.append((key, Deferred()))
+        return asked[-1][1]
+
+    house.history.load = load  # type: ignore[method-assign]
+    return asked
+
+
+def opening(house: House, key: str) -> tuple[Deferred[Any], list[Any]]:
+    results: list[Any] = []
+    one = Deferred.fromCoroutine(house.hub.message_topic(key))
+    one.addBoth(results.append)
+    return one, results
+
+
+def test_however_many_come_while_a_topic_is_loaded_it_is_loaded_once(
+    house: House, loading: list[tuple[str, Deferred[Kept]]]
+) -> None:
+    # As after a start. Were they woken one by another, Python would soon have enough of it.
+    waiting = [opening(house, key) for _ in range(1000) for key in ("m", "n")]
+    gone, _ = waiting[0]
+    gone.cancel()
+    assert [key for key, _ in loading] == ["m", "n"], "none waits for another's"
+    for _, answer in loading:
+        answer.callback(Kept([], 0, None))
+    (_, (left,)), *others = waiting
+    assert left.check(CancelledError)
+    assert {result for _, (result,) in others} == {house.hub.topics["m"], house.hub.topics["n"]}
+
+
+def test_a_topic_that_cannot_be_loaded_is_tried_again_by_who_comes_next(
+    house: House, loading: list[tuple[str, Deferred[Kept]]]
+) -> None:
+    waiting = [opening(house, "m") for _ in range(3)]
+    loading[0][1].errback(HistoryError("no"))
+    assert all(result.check(HistoryError) for _, (result,) in waiting)
+    _, results = opening(house, "m")
+    loading[1][1].callback(Kept([], 0, None))
+    assert results == [house.hub.topics["m"]]
+
+
 def test_what_is_recorded_for_the_other_kind_of_topic_is_not_told(house: House, slow: Slow) -> None:
     message = house.hub.publish(Draft("k", (Payload(None, b"1"),)))
     topic, notes = house.document("k"), Notes()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor as _reactor
 from twisted.internet import tcp
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
@@ -193,14 +194,41 @@ async def test_with_reuse_port_a_port_is_everybodys_who_says_so(
             alone.listen(Echoes()).send(None)
 
 
-async def test_who_waits_for_a_port_of_several_is_taken_before_it_is_closed() -> None:
-    async with opened(server=SHARED) as one:
+@pytest.mark.parametrize("reuse_port", [False, True])
+async def test_who_waits_is_taken_before_a_port_is_closed(reuse_port: bool) -> None:
+    async with opened(server=Server(max_clients=1000, reuse_port=reuse_port)) as one:
         waiting = [one.connect() for _ in range(300)]
         assert not one.echoes.open, "the reactor has not turned yet"
         await one.listener.stop()
         assert len(one.echoes.open) == 300
         for client in waiting:
             await one.answers(client)
+
+
+async def test_who_waits_at_a_unix_socket_is_taken_before_it_is_closed(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    async with opened(f"unix:{path}") as one:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            await one.listener.stop()
+            assert len(one.echoes.open) == 1
+            assert not Path(path).exists()
+
+
+async def test_who_comes_while_the_last_are_taken_comes_to_another_process() -> None:
+    async with opened(server=SHARED) as one:
+        port = one.listener.address.port  # type: ignore[attr-defined]
+        async with opened(f"tcp:{port}:interface=127.0.0.1", SHARED) as other:
+            stopped = Deferred.fromCoroutine(one.listener.stop())
+            for _ in range(20):
+                other.clients.append(client := socket.socket())
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", port))
+            await stopped
+            assert not one.echoes.open
+            await until(lambda: len(other.echoes.open) == 20, 5)
+            for client in other.clients:
+                client.close()
 
 
 async def test_who_waits_when_none_may_be_taken_is_not() -> None:

@@ -23,10 +23,10 @@ from zope.interface import implementer
 
 from pushd.config import History
 from pushd.cursor import Page
-from pushd.errors import HistoryError
+from pushd.errors import HistoryError, OvertakenError
 from pushd.event import Document, Draft, Event
 from pushd.history import scripts
-from pushd.history.scripts import LOST, UNHELD
+from pushd.history.scripts import LOST, OUTRUN, UNHELD
 from pushd.history.tail import Entry, Tail, kind, packed, payload
 from pushd.interfaces import IHistory, IHistoryListener, Kept
 from pushd.redis.client import Redis, UnknownOutcomeError
@@ -143,6 +143,7 @@ class RedisHistory:
             b"" if document is None else document.data,
             *packed(draft.payloads),
             self.node if self._fenced else "",
+            "" if draft.after is None else draft.after,
             keep.keep_events,
             keep.keep_bytes,
             _milliseconds(keep.keep_seconds),
@@ -159,7 +160,9 @@ class RedisHistory:
         if reply == LOST:
             self._fail(nonce, HistoryError(_ANEW))
         elif reply == UNHELD:
-            self._fail(nonce, HistoryError("Another node fills this topic."))
+            self._fail(nonce, OvertakenError("Another node fills this topic."))
+        elif reply == OUTRUN:
+            self._fail(nonce, OvertakenError("Another node has changed this topic."))
 
     def _not_appended(self, failure: Failure, nonce: bytes) -> None:
         # If nobody knows what became of it, the tail may yet tell.

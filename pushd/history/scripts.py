@@ -39,6 +39,9 @@ LOST = b"epoch"
 UNHELD = b"lease"
 """What is answered to who fills a topic without its lease."""
 
+OUTRUN = b"after"
+"""What is answered to who goes on from a change that is not the last."""
+
 _PRELUDE = """
 -- So many of what is too old or too much go at a time.
 local STEPS = 256
@@ -90,8 +93,8 @@ APPEND = Script(
     + """
 local state, log, topic, events, lease = unpack(KEYS)
 local epoch, nonce, name, now, kind, document, lengths, payloads, fence = unpack(ARGV, 1, 9)
-local keep_events, keep_bytes, keep_ms, document_ms = unpack(ARGV, 10, 13)
-local log_events, log_bytes = tonumber(ARGV[14]), tonumber(ARGV[15])
+local after, keep_events, keep_bytes, keep_ms, document_ms = unpack(ARGV, 10, 14)
+local log_events, log_bytes = tonumber(ARGV[15]), tonumber(ARGV[16])
 
 if is_lost(state, epoch) then
   return 'epoch'
@@ -101,6 +104,10 @@ if fence ~= '' and kind ~= '' then
   if not holder or string.sub(holder, 1, #fence + 1) ~= fence .. ' ' then
     return 'lease'
   end
+end
+local was, seq_of_last = unpack(redis.call('HMGET', topic, 'kind', 'seq'))
+if after ~= '' and was and seq_of_last ~= after then
+  return 'after'
 end
 
 -- Two words are an event: its kind, its data.
@@ -114,6 +121,12 @@ end
 local floor, bytes = known(topic, events)
 local last = redis.call('HINCRBY', state, 'seq', #words / 2)
 local seq = last - #words / 2
+if (kind ~= '') ~= (was ~= false) then
+  -- It begins anew, and does not vouch for its past: another node may have forgotten a
+  -- document whose changes some client has, or there were messages under this name.
+  redis.call('DEL', events)
+  floor, bytes = seq, 0
+end
 for n = 1, #words, 2 do
   seq = seq + 1
   redis.call('XADD', events, id(seq), words[n], words[n + 1], 'at', now)
@@ -165,9 +178,10 @@ Record a draft.
 
 KEYS: state, log, topic, events, lease. ARGV: epoch, nonce, topic, now (s), kind and document
 (both empty for a message topic), the payloads (kind, data, kind, data, ..., as lengths and all
-in one), who must hold the lease (empty: nobody), keep_events, keep_bytes, for how long events
-and documents are kept (ms), and how many drafts and bytes the log has room for.
-Gives the seq of the last event, :data:`LOST` or :data:`UNHELD`.
+in one), who must hold the lease (empty: nobody), the seq of the change that must be the
+document's last (empty: any), keep_events, keep_bytes, for how long events and documents are kept
+(ms), and how many drafts and bytes the log has room for.
+Gives the seq of the last event, :data:`LOST`, :data:`UNHELD` or :data:`OUTRUN`.
 """
 
 CHECK = Script(

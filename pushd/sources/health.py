@@ -74,6 +74,13 @@ class Health:
         """
         self._tell("error", reason)
 
+    def heard(self, state: State, reason: str | None) -> None:
+        """Another node says how the source does, which asked it until now."""
+        if state == "ok":
+            self._good_until = self._clock.seconds()
+        self._tell(state, reason)
+        self._wait()
+
     def _wait(self, least: float = 0.0) -> None:
         """For the moment at which the last good answer will be too old, and `least` seconds."""
         if self._waiting is not None:

@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pushd.config import Source
-from pushd.errors import HistoryError, SourceError
+from pushd.errors import HistoryError, OvertakenError, SourceError
 from pushd.event import Draft
-from pushd.interfaces import IHub, ISource
+from pushd.interfaces import IHub, ISource, Report
 from pushd.metrics import Metrics, Outcome
 from pushd.sources import pace
 from pushd.sources.digest import Rules
@@ -74,6 +74,7 @@ class Poller:
     :param fetcher: asks, with the source's trust in certificates.
     :param forgotten: called when the topic is no more.
     :param before: the one whose place it takes, if there was one.
+    :ivar overtaken: called when it turns out that another node fills the topic now.
     """
 
     log = Logger()
@@ -97,12 +98,14 @@ class Poller:
         self._around = around
         self._fetcher = fetcher
         self._on_forgotten = forgotten
+        self.overtaken: Callable[[], object] = lambda: None
         predecessor = before if isinstance(before, Poller) else None
         self._health = Health(
             topic, around.hub, around.clock, source.patience, predecessor and predecessor._health
         )
         self._validators: dict[str, str] = {}
         self._mark = b""
+        self._seq = 0
         self._failures = 0
         self._began = 0.0
         self._abandoned = False
@@ -112,7 +115,7 @@ class Poller:
         self._resting: IDelayedCall | None = None
         self._in_phase = False
         self._slot = around.slots.next()
-        self._polling: Deferred[None] | None = None
+        self._polling: Deferred[Outcome] | None = None
         self._recording = False
         self._turn = DeferredLock()
         self._waiting: list[Deferred[None]] = []
@@ -126,12 +129,17 @@ class Poller:
         """
         # What it is recording comes first: changes are told from what is there then.
         self._turn = before._turn
-        if self.topic.document is not None:
-            spread = min(self._source.every, LATEST) * self._around.chance()
-            self._not_before = self._around.clock.seconds() + spread
+        self._spread()
         if (self._url, self._headers) == (before._url, before._headers):
             self._left_alone = before._left_alone
             self._not_before = max(self._not_before, self._left_alone)
+
+    def _spread(self) -> None:
+        """Begin some time, if there is something to read until then."""
+        if self.topic.document is not None:
+            spread = min(self._source.every, LATEST) * self._around.chance()
+            begin = self._around.clock.seconds() + spread
+            self._not_before = max(self._not_before, begin)
 
     # What the hub tells.
 
@@ -164,6 +172,30 @@ class Poller:
     def forgotten(self) -> None:
         """See :meth:`ISource.forgotten`."""
         self._on_forgotten()
+
+    # What nodes that share a history tell each other.
+
+    def heard(self, report: Report, *, is_last: bool = False) -> None:
+        """
+        What another node says, which polls the source, or did.
+
+        :param is_last: it no longer does. Many more may end with it, and those who
+            take over need not all begin at once.
+        """
+        self._not_before = max(self._not_before, self._around.clock.seconds() + report.rest)
+        if is_last:
+            self._spread()
+        if report.state == "ok":
+            self._failures = 0
+        self._health.heard(report.state, report.reason)
+
+    def report(self) -> Report:
+        """What this node says."""
+        until = self._not_before
+        if self._polling is not None:
+            until = max(until, self._began + self._source.every)
+        rest = max(0.0, until - self._around.clock.seconds())
+        return Report(*self.topic.health, rest)
 
     # When to poll.
 
@@ -240,13 +272,15 @@ class Poller:
             self._polling.addCallback(self._polled)
         return waiting
 
-    def _polled(self, _: None) -> None:
+    def _polled(self, outcome: Outcome) -> None:
         self._polling = None
+        if outcome == "overtaken":
+            self.overtaken()
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(None)
 
-    async def _exchange(self) -> None:
+    async def _exchange(self) -> Outcome:
         self._began = self._around.clock.seconds()
         outcome: Outcome = "failed"
         try:
@@ -258,6 +292,10 @@ class Poller:
                 outcome = "gone"
                 self._stop()
                 self._around.hub.end(self.topic)
+        except OvertakenError:
+            # The source may be well: of that, the other one tells.
+            outcome = "overtaken"
+            self._not_before = max(self._not_before, self._began + self._source.every)
         except HistoryError as error:
             self._failed(f"The answer could not be recorded: {error}", None)
         except CancelledError:
@@ -271,20 +309,26 @@ class Poller:
         finally:
             self._around.metrics.polled(self._source.topic, outcome)
         self._abandoned = False
+        return outcome
 
     def _fetch(self) -> Deferred[Answer]:
         source = self._source
-        headers = {**self._headers, **(self._validators if self.topic.document else {})}
+        headers = {**self._headers, **(self._validators if self._is_ours else {})}
         return self._fetcher.fetch(
             self._url, headers, timeout=source.timeout, max_bytes=source.max_bytes
         )
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether what was remembered of the last answer is of the document that there is."""
+        return self.topic.document is not None and self.topic.seq == self._seq
 
     async def _take(self, answer: Answer) -> Outcome:
         """
         :raises SourceError: the answer is of no use.
         :raises HistoryError: it could not be recorded.
         """
-        if answer.status == HTTPStatus.NOT_MODIFIED and self._validators and self.topic.document:
+        if answer.status == HTTPStatus.NOT_MODIFIED and self._validators and self._is_ours:
             return "not modified"
         if answer.status == HTTPStatus.GONE:
             raise _GoneError("The source answered 410 Gone: nothing more will come.")
@@ -307,18 +351,20 @@ class Poller:
         content_type = _header(answer, "Content-Type")
         await self._turn.acquire()
         try:
+            seq, mark = self.topic.seq, self._mark if self._is_ours else b""
             digest = await self._around.worker.digest(
-                self.topic.document, self._mark, answer.body, content_type, self._rules
+                self.topic.document, mark, answer.body, content_type, self._rules
             )
             if digest.document is not None:
                 self._recording = True
-                await self._around.hub.publish(
-                    Draft(self.topic.key, digest.payloads, digest.document, answered)
+                events = await self._around.hub.publish(
+                    Draft(self.topic.key, digest.payloads, digest.document, answered, seq)
                 )
+                seq = events[-1].seq
         finally:
             self._recording = False
             self._turn.release()
-        self._mark = digest.mark
+        self._mark, self._seq = digest.mark, seq
         return "same" if digest.document is None else "changed"
 
     # What came of it.
@@ -341,8 +387,9 @@ class Poller:
         self._health.failed(reason)
 
 
-def _cancelled(failure: Failure) -> None:
+def _cancelled(failure: Failure) -> Outcome:
     failure.trap(CancelledError)
+    return "cancelled"
 
 
 def _header(answer: Answer, name: str) -> str:

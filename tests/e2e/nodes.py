@@ -27,6 +27,7 @@ CONFIG = f"""
 server.drain = 3.0
 server.retry = 0.2
 server.retry_spread = 0.2
+history.backend = "memory"
 {MESSAGES}
 """
 NOTICED = 2.0

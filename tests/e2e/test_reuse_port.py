@@ -20,6 +20,7 @@ server.reuse_port = true
 server.drain = 3.0
 server.retry = 0.1
 server.retry_spread = 0.0
+history.backend = "memory"
 publish.tokens = ["t"]
 publish.topics = ["news"]
 """

@@ -351,7 +351,9 @@ def test_a_restart_of_one_process_after_the_other_refuses_no_connection(
 ) -> None:
     port = free_port()
     given = [listening(port=port, reuse_port=True) for _ in range(2)]
-    logs = [tmp_path / f"log {number}" for number in range(2)]
+    logs = [tmp_path / str(number) / "log" for number in range(2)]
+    for log in logs:
+        log.parent.mkdir()
 
     def start(number: int) -> subprocess.Popen[bytes]:
         arguments = [*PUSHD, "-c", str(configuration), *ON_THE_SOCKET]

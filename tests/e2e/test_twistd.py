@@ -103,8 +103,8 @@ def many_streams(port: int, number: int) -> Iterator[list[socket.socket]]:
         for stream in streams:
             stream.sendall(b"GET /topics/news HTTP/1.1\r\nHost: a\r\n\r\n")
         for stream in streams:
-            while b"id:" not in stream.recv(65536):
-                pass
+            while b"id:" not in (received := stream.recv(65536)):
+                assert received, "it was closed"
         yield streams
 
 

@@ -30,6 +30,8 @@ from pushd.event import Document, Draft, Payload
 from pushd.service import Daemon
 
 CONFIG = """
+    [history]
+    backend = "memory"
     [server]
     cors_origins = ["https://app.example.com"]
     max_clients = 40

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
+from files import in_file
 from redis_server import RedisServer, in_redis
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -17,6 +19,7 @@ from zope.interface.verify import verifyObject
 from pushd.config import History
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
+from pushd.history.redis import RedisHistory
 from pushd.interfaces import IHistory, IHistoryListener
 
 Make = Callable[..., Awaitable["Open"]]
@@ -64,14 +67,16 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-@pytest_twisted.async_yield_fixture(params=["memory", "redis"])
-async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+@pytest_twisted.async_yield_fixture(params=["memory", "sqlite", "redis"])
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
     made: list[Open] = []
 
     async def make(**keep: Any) -> Open:
         clock = Clock()
         history: IHistory = MemoryHistory(History(**keep), clock.seconds)
-        if request.param == "redis":
+        if request.param == "sqlite":
+            history = in_file(tmp_path / f"{len(made)}.db", History(**keep), clock)
+        elif request.param == "redis":
             server = request.getfixturevalue("redis")
             alone = History(**keep, prefix=secrets.token_hex(4))
             history = in_redis(server.url, alone, clock.seconds)
@@ -170,8 +175,11 @@ async def test_the_old_goes_from_quiet_topics_too(make: Make) -> None:
     opened.clock.advance(20)
     for _ in range(120):
         await opened.append("a", b"1")
-    logs = getattr(opened.history, "_logs", {})
-    assert not any(len(log) for key, log in logs.items() if key != "a")
+    if not isinstance(opened.history, RedisHistory):
+        # Back to when they were young: what is gone is gone. (Redis keeps its own time.)
+        opened.clock.rightNow = 0.0
+        page = await opened.read([f"quiet{n}" for n in range(100)], 0)
+        assert page.events == [] and all(page.floors.values())
 
 
 async def test_a_topic_is_loaded_with_its_document_and_the_changes_worth_sending(

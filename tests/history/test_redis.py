@@ -607,9 +607,9 @@ async def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
 
 LEAST = (
     "~{test}:* +ping +select +eval +evalsha +xadd +xlen +xrange +xrevrange +xread +xtrim "
-    "+hget +hmget +hset +hdel +hincrby +hexists +get +exists +del +pexpire +persist"
+    "+hget +hmget +hset +hdel +hincrby +hexists +get +set +exists +del +pexpire +pttl +persist"
 )
-"""All that a user of Redis needs for a history, as conf/pushd.toml says it."""
+"""All that a user of Redis needs for a history and for leases, as conf/pushd.toml says it."""
 
 
 async def test_a_user_with_the_least_rights_can_do_all(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""``python -m soak SECONDS``: everything at once; exit code 1 if anything was lost."""
+"""
+``python -m soak SECONDS [KILLS]``: everything at once, and then, kills; exit code 1 if
+anything was lost.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from killed.trial import Plan, Trial
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall, deferLater
@@ -79,6 +83,7 @@ class Soak:
         ]
         self.memories: list[tuple[float, int]] = []
         self.restarted = 0.0
+        self.table = ""
 
     @staticmethod
     def _program(*arguments: str) -> subprocess.Popen[str]:
@@ -114,7 +119,7 @@ class Soak:
         await self.pushd.end()
         self.pushd.check_log()
         self.judge_memory()
-        print(self.tally.table(self.rows(told["counts"], int(rude))), flush=True)
+        self.table = self.tally.table(self.rows(told["counts"], int(rude)))
         return not self.tally.failed
 
     async def disturb(self) -> None:
@@ -231,14 +236,28 @@ class Soak:
             program.communicate()
 
 
-def main(seconds: float) -> int:
+async def both(soak: Soak, trial: Trial) -> bool:
+    """The soak, and then the kills, if there are to be any. Whether all went well."""
+    went_well = await soak.run()
+    if not trial.plan.kills:
+        print(soak.table)
+        return went_well
+    went_well = await trial.run() and went_well
+    print(f"{soak.table}\n\n  and killed:\n\n{trial.table}")
+    return went_well
+
+
+def main(seconds: float, kills: int) -> int:
     results: list[Any] = []
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         soak = Soak(seconds, Path(folder))
-        running = Deferred.fromCoroutine(soak.run()).addBoth(results.append)
+        seed = random.SystemRandom().randrange(10**6)
+        trial = Trial(Plan(kills=kills), seed, Path(folder))
+        running = Deferred.fromCoroutine(both(soak, trial)).addBoth(results.append)
         running.addBoth(lambda _: reactor.stop())
         reactor.run()
         soak.close()
+        trial.close()
         (result,) = results
         if isinstance(result, Failure):
             print(result.getTraceback())
@@ -248,4 +267,5 @@ def main(seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]) if len(sys.argv) > 1 else 60.0))
+    given = [float(argument) for argument in sys.argv[1:]]
+    sys.exit(main(given[0] if given else 60.0, int(given[1]) if given[1:] else 0))

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.error import ConnectError, ConnectionRefusedError
+from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
@@ -28,9 +28,12 @@ class Response(Protocol):
 
     def __init__(self, request: bytes) -> None:
         self.request = request
+        self.over: Deferred[None] = Deferred()
+        self._expect()
+
+    def _expect(self) -> None:
         self.status: int | None = None
         self.whole = False
-        self.over: Deferred[None] = Deferred()
         self._head = b""
         self._chunked = False
         self._length: int | None = None
@@ -38,6 +41,11 @@ class Response(Protocol):
 
     def connectionMade(self) -> None:
         self.transport.write(self.request)
+
+    def again(self, request: bytes) -> None:
+        """Ask once more on this connection; the response before has to be whole."""
+        self._expect()
+        self.transport.write(request)
 
     def dataReceived(self, data: bytes) -> None:
         if self.status is None:
@@ -50,15 +58,22 @@ class Response(Protocol):
             self._chunked = b"transfer-encoding: chunked" in lower
             if b"content-length: " in lower:
                 self._length = int(lower.split(b"content-length: ")[1].split(b"\r\n")[0])
-            self.whole = self._length == 0 or self.status == 204
             self.answered()
+            if self._length == 0 or self.status == 204:
+                self._end()
+                return
         if self._chunked:
             self._dechunk(data)
         elif data:
             if self._length is not None:
                 self._length -= len(data)
-                self.whole = self._length == 0
             self.received(data)
+            if self._length == 0:
+                self._end()
+
+    def _end(self) -> None:
+        self.whole = True
+        self.ended()
 
     def _dechunk(self, data: bytes) -> None:
         self._rest += data
@@ -69,8 +84,7 @@ class Response(Protocol):
             piece = self._rest[end + 2 : end + 2 + size]
             self._rest = self._rest[end + 2 + size + 2 :]
             if size == 0:
-                self.whole = True
-                self.transport.loseConnection()
+                self._end()
                 return
             self.received(piece)
 
@@ -80,28 +94,34 @@ class Response(Protocol):
     def received(self, data: bytes) -> None:
         """A piece of the body."""
 
+    def ended(self) -> None:
+        """The response is whole."""
+        self.transport.loseConnection()
+
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.over.callback(None)
 
 
 async def connect(port: int, response: Response, tally: Tally, room: int | None = None) -> bool:
     """
-    Send a request.
+    Send a request, to where there is always somebody.
 
     :param room: how much the system may buffer.
     :returns: whether there was a connection.
     """
-    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, timeout=10)
     try:
-        await connectProtocol(endpoint, response)
-    except ConnectionRefusedError as error:
-        tally.wrong("connections refused", str(error))
-        return False
+        await reach(port, response, room)
     except ConnectError as error:
-        # It waited in the queue for longer than it could.
+        # If it was not refused, it waited in the queue for longer than it could.
         tally.wrong("connections refused", repr(error))
         return False
+    return True
+
+
+async def reach(port: int, response: Response, room: int | None = None) -> None:
+    """As :func:`connect`. Raises ConnectError."""
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, timeout=10)
+    await connectProtocol(endpoint, response)
     if room is not None and response.transport.connected:
         connection = response.transport.getHandle()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
-    return True

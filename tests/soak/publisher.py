@@ -36,8 +36,6 @@ class Answered(Response):
 
     def received(self, data: bytes) -> None:
         self.body += data
-        if self.whole:
-            self.transport.loseConnection()
 
 
 class Publisher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 MUST_BE_ZERO = (
     "messages lost",
@@ -17,36 +18,43 @@ MUST_BE_ZERO = (
     "memory that grew",
 )
 
+MOST_NOTES = 8
+"""Of each kind."""
+
 
 class Tally:
     """
+    :param must_be_zero: which of the counts have to be.
     :ivar counts: by name.
     :ivar notes: the first things that went wrong, in words.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, must_be_zero: Sequence[str] = MUST_BE_ZERO) -> None:
+        self.must_be_zero = must_be_zero
         self.counts: Counter[str] = Counter()
         self.notes: list[str] = []
+        self._noted: Counter[str] = Counter()
 
     def count(self, what: str, number: int = 1) -> None:
         self.counts[what] += number
 
     def wrong(self, what: str, note: str, number: int = 1) -> None:
-        assert what in MUST_BE_ZERO, what
+        assert what in self.must_be_zero, what
         self.counts[what] += number
-        if len(self.notes) < 20:
+        if self._noted[what] < MOST_NOTES:
+            self._noted[what] += 1
             self.notes.append(f"{what}: {note}")
 
     @property
     def failed(self) -> bool:
-        return any(self.counts[what] for what in MUST_BE_ZERO)
+        return any(self.counts[what] for what in self.must_be_zero)
 
     def table(self, rows: list[tuple[str, str]]) -> str:
-        lines = [*rows, *((what, f"{self.counts[what]:,}") for what in MUST_BE_ZERO)]
+        lines = [*rows, *((what, f"{self.counts[what]:,}") for what in self.must_be_zero)]
         widest = max(len(name) for name, _ in lines)
         written = []
         for name, value in lines:
-            must = "   has to be 0" if name in MUST_BE_ZERO else ""
-            fail = "   <-----" if name in MUST_BE_ZERO and value != "0" else ""
+            must = "   has to be 0" if name in self.must_be_zero else ""
+            fail = "   <-----" if name in self.must_be_zero and value != "0" else ""
             written.append(f"  {name:{widest}}  {value:>12}{must}{fail}")
         return "\n".join([*written, *(f"  ! {note}" for note in self.notes)])

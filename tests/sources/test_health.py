@@ -69,3 +69,25 @@ def test_nobody_is_told_while_nobody_listens(
     assert topic.status.state == "ok"
     house.clock.advance(0.5)
     assert topic.status.state == "stale"
+
+
+def test_what_another_node_asked_until_now_is_not_stale_yet(
+    house: House, topic: DocumentTopic, health: Health
+) -> None:
+    health.answered(fresh=0)
+    house.clock.advance(1000)
+    health.heard("ok", None)
+    health.watched()
+    house.clock.advance(4.9)
+    assert topic.status.state == "ok"
+    house.clock.advance(0.2)
+    assert topic.status.state == "stale"
+
+
+def test_what_another_node_says_is_told_here(
+    house: House, topic: DocumentTopic, health: Health
+) -> None:
+    health.heard("error", "Why.")
+    assert (topic.status.state, topic.status.reason) == ("error", "Why.")
+    health.heard("ok", None)
+    assert topic.status.state == "ok"

@@ -15,9 +15,9 @@ from twisted.web.http_headers import Headers
 from zope.interface.verify import verifyObject
 
 from pushd.config import Source
-from pushd.errors import HistoryError, SourceError
+from pushd.errors import HistoryError, OvertakenError, SourceError
 from pushd.event import Document
-from pushd.interfaces import ISource
+from pushd.interfaces import ISource, Report
 from pushd.metrics import Metrics
 from pushd.sources.fetch import Answer
 from pushd.sources.pace import Slots
@@ -547,3 +547,98 @@ def test_what_could_not_be_recorded_and_what_broke_are_counted_as_failed(
                 polled.wait(0.5)
             polled.upstream.answer(b"[1]")
     assert counted(polled) == {"failed": 2}
+
+
+def test_a_change_says_which_one_it_goes_on_from(polled: Polled, monkeypatch: Any) -> None:
+    drafts: list[Any] = []
+    publish = polled.house.hub.publish
+    monkeypatch.setattr(polled.house.hub, "publish", lambda d: drafts.append(d) or publish(d))
+    polled.client.connect()
+    polled.upstream.answer(b"[1]")
+    polled.wait(1.5)
+    polled.upstream.answer(b"[2]")
+    assert [draft.after for draft in drafts] == [0, 1]
+
+
+def test_what_is_known_of_the_last_answer_does_not_count_once_another_node_changed_the_document(
+    polled: Polled,
+) -> None:
+    """Or an upstream that goes back to what it said before would not be heard."""
+    polled.client.connect()
+    polled.upstream.answer(b"[1]", etag='"a"')
+    polled.house.snapshot("stocks", [2])
+    polled.wait(1.5)
+    assert "If-None-Match" not in polled.upstream.asked[-1]
+    polled.upstream.answer(b"[1]", etag='"a"')
+    polled.house.turn()
+    assert polled.client.receive().page.documents == {"": [1]}
+    polled.wait(1)
+    assert polled.upstream.asked[-1]["If-None-Match"] == '"a"'
+
+
+def test_that_another_node_was_first_is_no_trouble_of_the_source(
+    polled: Polled, monkeypatch: Any
+) -> None:
+    overtaken: list[bool] = []
+    polled.poller.overtaken = lambda: overtaken.append(polled.upstream.busy == 0)
+    polled.client.connect()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            polled.house.hub, "publish", lambda _: _failed(OvertakenError("Another node has it."))
+        )
+        polled.upstream.answer(b"[1]")
+    assert overtaken == [True]
+    assert polled.told == []
+    assert counted(polled) == {"overtaken": 1}
+    assert polled.wait(0.9) == 0
+    assert polled.wait(1) == 1
+
+
+def test_whoever_takes_over_is_told_how_long_the_source_is_to_be_left_alone(
+    polled: Polled,
+) -> None:
+    assert polled.poller.report() == Report("ok", None, 0.0)
+    polled.client.connect()
+    assert polled.poller.report() == Report("ok", None, 1.0)
+    polled.upstream.answer(b"", 503, retry_after="30")
+    reason = "The source answered 503 Service Unavailable."
+    assert polled.poller.report() == Report("error", reason, 30.0)
+    polled.wait(10)
+    assert polled.poller.report().rest == 20.0
+
+
+def test_who_took_over_leaves_it_alone_and_tells_its_readers(polled: Polled) -> None:
+    polled.poller.heard(Report("error", "Why.", 20.0))
+    polled.client.connect()
+    assert polled.told == ["error"]
+    assert polled.wait(19.9) == 0
+    assert polled.wait(0.2) == 1
+
+
+def test_failures_from_before_another_node_did_well_do_not_count(polled: Polled) -> None:
+    polled.client.connect()
+    for _ in range(5):
+        polled.upstream.answer(b"", 500)
+        while not polled.upstream.busy:
+            polled.wait(0.5)
+    polled.client.drop()
+    polled.poller.heard(Report("ok"))
+    polled.client.connect()
+    while not polled.upstream.busy:
+        polled.wait(0.5)
+    polled.upstream.answer(b"", 500)
+    assert polled.poller.report().rest <= 2
+
+
+def test_who_takes_over_need_not_all_begin_at_once(polled: Polled) -> None:
+    polled.house.snapshot("stocks", [1])
+    polled.poller.heard(Report("ok"), is_last=True)
+    polled.client.connect()
+    assert polled.wait(0.4) == 0
+    assert polled.wait(0.2) == 1
+
+
+def test_a_first_document_does_not_wait_for_that(polled: Polled) -> None:
+    polled.poller.heard(Report("ok"), is_last=True)
+    polled.client.connect()
+    assert polled.upstream.busy == 1

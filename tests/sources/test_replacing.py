@@ -278,7 +278,8 @@ def test_a_stream_of_several_goes_on_with_the_others_until_all_are_removed() -> 
     assert shop.api.polls("/b") == 1
     shop.replace("")
     assert reader.ended and reader.cuts == 0
-    assert shop.house.hub._listeners == shop.house.hub._watchers == shop.house.hub.dropped == {}
+    hub = shop.house.hub
+    assert hub._audience._listeners == hub._watchers == hub.dropped == {}
 
 
 @pytest.mark.parametrize("back", [B, '[publish]\ntokens = ["t"]\ntopics = ["b"]\n'])
@@ -898,7 +899,7 @@ def test_whatever_happens_clients_end_up_right(first: str, happens: list[Any]) -
     shop.wait(61)
     hub = shop.house.hub
     assert len(shop.api.asked) == asked
-    assert hub._watchers == hub._listeners == hub.dropped == shop.house.feeds._feeds == {}
+    assert hub._watchers == hub._audience._listeners == hub.dropped == shop.house.feeds._feeds == {}
     assert set(hub.topics) <= {"a", "b", "q/1", "m"}
 
 

@@ -162,6 +162,8 @@ def test_who_sends_clients_away_is_not_ready_for_others() -> None:
 
 def test_without_its_history_it_is_not_ready() -> None:
     house = House()
-    asked = Asked(Hub(house.history, house.clock, house.now, house.metrics), house.feeds, draining=False)
+    asked = Asked(
+        Hub(house.history, house.clock, house.now, house.metrics), house.feeds, draining=False
+    )
     assert asked.request.responseCode == 503
     assert (asked.told["ready"], asked.told["history"]) == (False, "closed")

@@ -1,0 +1,45 @@
+"""A thread for what would make the reactor wait: one job at a time, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+T = TypeVar("T")
+
+
+class Jobs(Protocol):
+    """Whoever does jobs for a history. Tests do them at once."""
+
+    def do(self, job: Callable[[], T]) -> Deferred[T]:
+        """What `job` gives or raises."""
+
+    def stop(self) -> None:
+        """There will be none any more."""
+
+
+class Thread:
+    """
+    Twisted's own pool, of one; it begins with the first job.
+
+    :param reactor: where the results are told, in the order of the jobs.
+    """
+
+    def __init__(self, reactor: Any, name: str) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(minthreads=0, maxthreads=1, name=name)
+
+    def do(self, job: Callable[[], T]) -> Deferred[T]:
+        """See :meth:`Jobs.do`."""
+        if not self._pool.started:
+            self._pool.start()
+        return deferToThreadPool(self._reactor, self._pool, job)
+
+    def stop(self) -> None:
+        """Wait for the jobs that were asked for."""
+        if self._pool.started:
+            self._pool.stop()

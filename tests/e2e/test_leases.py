@@ -1,0 +1,311 @@
+"""Several nodes with one Redis: each source is polled by one of them, one that has readers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from noting import LENGTH, Upstream
+from processes import Daemon, Process, pushd, wait_until
+from reader import Page, Parser
+from redis_server import RedisServer
+
+LEASE = 1.0
+EVERY = 0.25
+
+
+class Reader:
+    """A page that reads the topic from one node, as long as its connection lasts."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.page = Page()
+        self.ids: list[str] = []
+        self.numbers: list[int] = []
+        self._parser = Parser()
+        self._taken = 0
+
+    def read(self) -> Reader:
+        """Take what has come; a document that is not one of the upstream's fails the test."""
+        written = self.process.written
+        for event in self._parser.feed(written[self._taken :].encode()):
+            self.page.take(event)
+            if event.name in ("snapshot", "patch"):
+                shown = self.page.documents[""]
+                number = shown["n"]
+                assert shown["last"] == list(range(number, number + LENGTH)), shown
+                assert not self.numbers or number > self.numbers[-1], "older than before"
+                self.numbers.append(number)
+                self.ids.append(event.id)
+        self._taken = len(written)
+        return self
+
+    @property
+    def number(self) -> int:
+        """Of the upstream's answer that the page shows."""
+        return self.read().numbers[-1] if self.read().numbers else 0
+
+    @property
+    def states(self) -> list[str]:
+        return [state for _, state in self.read().page.statuses]
+
+
+class Nodes:
+    """Two or more daemons, an upstream and a Redis."""
+
+    def __init__(self, folder: Path, redis: RedisServer, upstream: Upstream) -> None:
+        self.folder = folder
+        self.redis = redis
+        self.upstream = upstream
+        self._stack = ExitStack()
+
+    def config(self, name: str, options: str) -> str:
+        return f"""
+        [history]
+        backend = "redis"
+        url = "{self.redis.url}"
+        lease = {LEASE}
+        [server]
+        drain = 0.5
+        [sources.prices]
+        url = "{self.upstream.url}"
+        every = {EVERY}
+        headers = {{ X-Node = "{name}" }}
+        {options}
+        """
+
+    def node(self, name: str, options: str = "") -> Daemon:
+        folder = self.folder / name
+        folder.mkdir()
+        return self._stack.enter_context(pushd(folder, self.config(name, options)))
+
+    @contextmanager
+    def reader(self, node: Daemon) -> Iterator[Reader]:
+        with node.stream(self.folder, "/topics/prices") as process:
+            yield Reader(process)
+
+    def end(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    with RedisServer(tmp_path) as redis, Upstream() as upstream:
+        nodes = Nodes(tmp_path, redis, upstream)
+        try:
+            yield nodes
+        finally:
+            nodes.end()
+
+
+def asks(upstream: Upstream, seconds: float) -> list[str]:
+    """Who asks in the time that is to come."""
+    since = time.monotonic()
+    time.sleep(seconds)
+    return upstream.since(since)
+
+
+def held(node: Daemon) -> int:
+    """How many topics a node says that it polls."""
+    lines = node.curl("/metrics").splitlines()
+    return int(float(next(line for line in lines if line.startswith("pushd_leases ")).split()[1]))
+
+
+def test_one_node_polls_and_the_readers_of_all_see_the_same(nodes: Nodes) -> None:
+    a, b = nodes.node("a"), nodes.node("b")
+    upstream = nodes.upstream
+    with nodes.reader(a) as one:
+        wait_until(lambda: one.number >= 1, what="a document")
+        with nodes.reader(b) as other:
+            wait_until(lambda: other.number >= 8, what="documents")
+            assert set(upstream.since(0)) == {"a"}
+            assert (held(a), held(b)) == (1, 0)
+            wait_until(lambda: one.number >= other.number)
+            assert one.read().ids[-5:-1] and set(other.ids[1:]) <= set(one.ids)
+            assert upstream.shortest() > 0.8 * EVERY
+    wait_until(lambda: held(a) == held(b) == 0, what="the end of polling")
+    assert asks(upstream, 3 * EVERY) == []
+
+
+def test_it_goes_over_to_a_node_that_has_readers_when_those_of_the_other_leave(
+    nodes: Nodes,
+) -> None:
+    a, b = nodes.node("a"), nodes.node("b")
+    upstream = nodes.upstream
+    with ExitStack() as stack:
+        one = stack.enter_context(nodes.reader(a))
+        wait_until(lambda: one.number, what="a document")
+        with nodes.reader(b) as other:
+            wait_until(lambda: other.number >= 3, what="documents")
+            assert set(upstream.since(0)) == {"a"}
+            stack.close()
+            left = time.monotonic()
+            wait_until(lambda: upstream.last() == "b", what="b polling")
+            # When it asks again, and what is left of the interval.
+            assert time.monotonic() - left < LEASE / 3 + EVERY + 0.3
+            before = other.number
+            wait_until(lambda: other.number > before + 2, what="documents by b")
+            assert other.states == []
+    assert upstream.shortest() > 0.8 * EVERY
+    assert upstream.overlaps() == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_when_the_node_that_polls_is_gone_another_takes_over(nodes: Nodes, how: int) -> None:
+    upstream = nodes.upstream
+    a, b = nodes.node("a"), nodes.node("b")
+    with nodes.reader(a) as one:
+        wait_until(lambda: one.number >= 2, what="documents")
+        with nodes.reader(b) as other:
+            wait_until(lambda: other.number >= 4, what="documents")
+            a.process.popen.send_signal(how)
+            gone = time.monotonic()
+            wait_until(lambda: upstream.last() == "b", seconds=5, what="b polling")
+            assert time.monotonic() - gone < 2 * LEASE
+            if how == signal.SIGSTOP:
+                a.process.popen.send_signal(signal.SIGCONT)
+                wait_until(lambda: one.number > 12, what="what b learns")
+                assert set(asks(upstream, 2 * LEASE)) == {"b"}
+            wait_until(lambda: other.number > 12, what="documents")
+            assert other.states == []
+            assert one.states == []
+    assert upstream.overlaps() == []
+    assert upstream.shortest() > 0.8 * EVERY
+
+
+def test_nodes_that_are_stopped_and_go_on_by_turns_never_write_over_each_other(
+    nodes: Nodes,
+) -> None:
+    """At any moment, also with an answer in their hands; `Reader` is the judge."""
+    both = [nodes.node("a"), nodes.node("b")]
+    third = nodes.node("c")
+    nodes.upstream.takes = EVERY / 2
+    with ExitStack() as stack:
+        readers = [stack.enter_context(nodes.reader(node)) for node in (*both, third)]
+        wait_until(lambda: all(reader.number for reader in readers))
+        for turn in range(4):
+            node = both[turn % 2]
+            node.process.popen.send_signal(signal.SIGSTOP)
+            time.sleep(1.5 * LEASE + turn * 0.06)
+            node.process.popen.send_signal(signal.SIGCONT)
+            time.sleep(0.3)
+        newest = len(nodes.upstream.polls)
+        wait_until(lambda: all(reader.number > newest for reader in readers), what="all up to date")
+        assert all("error" not in reader.states for reader in readers)
+
+
+def test_a_node_that_ends_lets_another_go_on_at_once(nodes: Nodes) -> None:
+    upstream = nodes.upstream
+    a = nodes.node("a", 'when = "always"')
+    wait_until(lambda: upstream.last() == "a")
+    b = nodes.node("b", 'when = "always"')
+    assert set(asks(upstream, 2 * LEASE)) == {"a"}
+    assert a.process.end() == 0
+    ended = time.monotonic()
+    wait_until(lambda: upstream.last() == "b", what="b polling")
+    assert time.monotonic() - ended < LEASE
+    assert upstream.overlaps() == []
+    assert held(b) == 1
+    assert "Traceback" not in a.process.written
+
+
+def test_a_reload_keeps_the_lease(nodes: Nodes) -> None:
+    upstream = nodes.upstream
+    a, b = nodes.node("a"), nodes.node("b")
+    with nodes.reader(a) as one:
+        wait_until(lambda: one.number >= 2)
+        with nodes.reader(b) as other:
+            wait_until(lambda: other.number >= 2)
+            for turn in range(3):
+                (nodes.folder / "a" / "pushd.toml").write_text(
+                    nodes.config(f"a{turn}", "timeout = 9.0")
+                )
+                a.process.popen.send_signal(signal.SIGHUP)
+                wait_until(lambda turn=turn: upstream.last() == f"a{turn}", what="the new header")
+            assert "b" not in upstream.since(0)
+            wait_until(lambda: other.number == len(upstream.polls), what="documents")
+
+
+def test_readers_of_all_nodes_hear_how_the_source_is_doing(nodes: Nodes) -> None:
+    a, b = nodes.node("a"), nodes.node("b")
+    with nodes.reader(a) as one:
+        wait_until(lambda: one.number >= 1)
+        with nodes.reader(b) as other:
+            wait_until(lambda: other.number >= 1)
+            nodes.upstream.status = 500
+            wait_until(lambda: one.states == other.states == ["error"], what="an error on both")
+            nodes.upstream.status = 200
+            wait_until(lambda: one.states == other.states == ["error", "ok"], what="ok on both")
+            assert set(nodes.upstream.since(0)) == {"a"}
+
+
+def test_a_source_that_asked_to_be_left_alone_is_left_alone_by_the_next_node(nodes: Nodes) -> None:
+    a, b = nodes.node("a"), nodes.node("b")
+    nodes.upstream.status, nodes.upstream.headers = 503, {"Retry-After": "4"}
+    with nodes.reader(a) as one:
+        wait_until(lambda: one.states == ["error"])
+        time.sleep(LEASE / 2)
+        a.process.popen.kill()
+    with nodes.reader(b) as other:
+        wait_until(lambda: other.states == ["error"], what="what a heard")
+        wait_until(lambda: nodes.upstream.last() == "b", what="b polling")
+        assert nodes.upstream.shortest() > 3.5
+
+
+def test_a_document_is_asked_for_by_whichever_node_and_not_too_often(nodes: Nodes) -> None:
+    both = [nodes.node("a"), nodes.node("b")]
+
+    def get(node: Daemon) -> Any:
+        return json.loads(node.curl("/topics/prices", "-H", "Accept: application/json"))["n"]
+
+    numbers = [get(both[turn % 2]) for turn in range(20)]
+    assert numbers == sorted(numbers)
+    assert nodes.upstream.shortest() > 0.8 * EVERY
+    time.sleep(EVERY)
+    assert get(both[0]) > numbers[-1]
+    with nodes.reader(both[0]) as reader:
+        wait_until(lambda: reader.number)
+        since = time.monotonic()
+        assert get(both[1]) >= reader.numbers[-1]
+        assert set(nodes.upstream.since(since)) <= {"a"}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_without_redis_nobody_polls_and_all_goes_on_when_it_is_back(
+    nodes: Nodes, restarted: bool
+) -> None:
+    a, b = nodes.node("a"), nodes.node("b")
+    upstream = nodes.upstream
+    with ExitStack() as stack:
+        one = stack.enter_context(nodes.reader(a))
+        other = stack.enter_context(nodes.reader(b))
+        wait_until(lambda: one.number >= 2 and other.number >= 2, what="documents")
+        if restarted:
+            nodes.redis.end(signal.SIGKILL)
+        else:
+            nodes.redis.halt()
+        time.sleep(LEASE)
+        assert asks(upstream, LEASE) == []
+        wait_until(lambda: one.states[-1:] == other.states[-1:] == ["error"], what="word of it")
+        newest = len(upstream.polls)
+        if restarted:
+            # All that was recorded is lost: who comes back begins anew.
+            nodes.redis.begin()
+            for reader in (one, other):
+                wait_until(lambda reader=reader: reader.process.popen.poll() is not None)
+            one = stack.enter_context(nodes.reader(a))
+            other = stack.enter_context(nodes.reader(b))
+        else:
+            nodes.redis.proceed()
+        wait_until(lambda: one.number > newest and other.number > newest, what="documents")
+        wait_until(lambda: "error" not in one.states[-1:] + other.states[-1:], what="word of it")
+        assert sorted([held(a), held(b)]) == [0, 1]
+    assert upstream.overlaps() == []
+    for node in (a, b):
+        assert "Traceback" not in node.process.written
