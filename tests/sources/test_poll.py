@@ -596,6 +596,21 @@ def test_that_another_node_was_first_is_no_trouble_of_the_source(
     assert polled.wait(1) == 1
 
 
+def test_what_another_node_has_forgotten_is_recorded_again_once(polled: Polled) -> None:
+    """Or nobody who comes later would have a document before it changes."""
+    polled.client.connect()
+    polled.upstream.answer(b"[1]", etag='"a"')
+    polled.poller.unrecorded()
+    polled.wait(1.5)
+    assert "If-None-Match" not in polled.upstream.asked[-1]
+    polled.upstream.answer(b"[1]", etag='"a"')
+    assert polled.house.hub.head == 2
+    polled.wait(1)
+    assert polled.upstream.asked[-1]["If-None-Match"] == '"a"'
+    polled.upstream.answer(b"[1]")
+    assert polled.house.hub.head == 2
+
+
 def test_whoever_takes_over_is_told_how_long_the_source_is_to_be_left_alone(
     polled: Polled,
 ) -> None:
