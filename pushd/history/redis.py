@@ -104,7 +104,7 @@ class RedisHistory:
         self._problem: str | None = None
         self._well = 0.0
         self._kept = 0.0
-        self._is_available = True
+        self._complaint: str | None = None
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
 
@@ -273,12 +273,16 @@ class RedisHistory:
         if not self._opened.called:
             self._opened.callback(head)
             return
-        for nonce in tuple(self._appending):
-            self._fail(nonce, UnknownOutcomeError(_ANEW))
-        for loading in tuple(self._loading):
-            self._not_loaded(Failure(HistoryError(_ANEW)), loading)
+        self._give_up(UnknownOutcomeError(_ANEW))
         self._used.clear()
         self._listener.restarted(head)
+
+    def _give_up(self, error: HistoryError) -> None:
+        """Fail all that waits to be told something by the tail."""
+        for nonce in tuple(self._appending):
+            self._fail(nonce, error)
+        for loading in tuple(self._loading):
+            self._not_loaded(Failure(error), loading)
 
     def looked(self, problem: str | None) -> None:
         """See :class:`Follower`."""
@@ -295,11 +299,13 @@ class RedisHistory:
             problem = "Redis cannot be reached."
         if problem is None:
             self._well = self._clock.seconds()
-            if not self._is_available:
-                self._is_available = True
+            if self._complaint is not None:
+                self._complaint = None
                 self._listener.available()
-        elif self._opened.called and self._clock.seconds() - self._well >= GRACE_SECONDS:
-            self._is_available = False
+        elif problem == self._complaint or not self._opened.called:
+            return
+        elif self._clock.seconds() - self._well >= GRACE_SECONDS:
+            self._complaint = problem
             self._listener.unavailable(problem)
 
     def _tick(self) -> None:
@@ -346,6 +352,7 @@ class RedisHistory:
                 self._ticking.stop()
             self._tail.stop()
             self._opened.cancel()
+            self._give_up(UnknownOutcomeError("pushd is ending."))
             await self._tail_redis.stop()
             await self._redis.stop()
 

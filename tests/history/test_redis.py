@@ -308,6 +308,16 @@ async def test_a_document_lives_as_long_as_a_node_uses_it(
         assert other.history._used == {"b"}
 
 
+async def test_messages_outlive_the_document_that_had_their_name(server: RedisServer) -> None:
+    node = Node(server.url)
+    async with nodes(node):
+        await node.append("a", b"1", document=b"1")
+        assert server.ask("PTTL", "{test}:topic:a") > 0
+        await node.append("a", b"2")
+        assert server.ask("PTTL", "{test}:topic:a") == -1
+        assert (await node.history.load("a")).document is None
+
+
 # Who fills a topic.
 
 
@@ -439,6 +449,33 @@ async def test_another_redis_behind_the_same_address_is_another_one(
                 proxy.break_off()
                 await until(lambda: one.said == other.said == ["restarted at 0"], seconds=5)
                 assert [event.seq for event in await other.append("a", b"2")] == [1]
+
+
+async def test_what_another_epoch_says_is_not_told_under_the_old_one(server: RedisServer) -> None:
+    node = Node(server.url)
+    async with nodes(node):
+        await node.append("a", b"1")
+        server.ask("HSET", "{test}:state", "epoch", "another", "seq", 2)
+        words = {"epoch": "another", "nonce": "n", "topic": "a", "at": "1.0", "kind": ""}
+        words |= {"document": "", "lengths": "1 1", "payloads": "jx"}
+        server.ask("XADD", "{test}:log", "2-0", *(w for pair in words.items() for w in pair))
+        await until(lambda: node.said, seconds=3)
+        assert (node.said, 2 in node.at) == (["restarted at 2"], False)
+        assert node.history.epoch == "another"
+
+
+async def test_without_its_log_the_record_is_another_one(server: RedisServer) -> None:
+    node = Node(server.url)
+    async with nodes(node):
+        await node.append("a", b"1")
+        before = node.history.epoch
+        server.ask("DEL", "{test}:log")
+        await until(lambda: node.said == ["restarted at 1"], seconds=3)
+        assert node.history.epoch != before
+    again = Node(server.url)
+    server.ask("DEL", "{test}:log")
+    async with nodes(again):
+        assert again.history._tail.seq == 1
 
 
 async def test_who_was_away_for_too_long_loads_anew(
@@ -654,11 +691,45 @@ async def _live(node: Node, other: Node) -> tuple[list[bytes], list[bytes]]:
     return recorded, doubtful
 
 
+async def test_what_was_recorded_is_so_even_if_redis_could_not_say_it(
+    server: RedisServer,
+) -> None:
+    async with RedisProxy(server.port) as proxy:
+        node = Node(proxy.url, timeout=5.0)
+        async with nodes(node):
+            for n in range(20):
+                proxy.cut(0, "after")
+                recorded = node.append("a", b"%d" % n)
+                await until(lambda: proxy.seen)
+                if b"%d" % n in proxy.seen[0]:
+                    break
+                # It was the tail that was cut off.
+                await recorded
+                await deferLater(reactor, 0.1)
+            began = reactor.seconds()
+            assert len(await recorded) == 1
+            assert reactor.seconds() - began < 2
+
+
+async def test_nobody_waits_for_what_is_closed(server: RedisServer) -> None:
+    node = Node(server.url)
+    await node.history.open(node)
+    server.halt()
+    waiting = [node.append("a", b"1"), node.history.load("a")]
+    closing = node.history.close().addErrback(lambda _: None)
+    closing.cancel()
+    await closing
+    for one in waiting:
+        with pytest.raises(HistoryError):
+            await one  # type: ignore[misc]
+
+
 async def test_what_is_being_recorded_is_recorded_before_it_is_closed(server: RedisServer) -> None:
     node = Node(server.url)
     await node.history.open(node)
     recorded = node.append("a", b"1")
     await node.history.close()
     assert [event.seq for event in await recorded] == [1]
-    await deferLater(reactor, 0.1)
+    following = node.history._tail._following
+    assert following is not None and following.called
     assert not [call for call in reactor.getDelayedCalls() if "pushd" in str(call)]
