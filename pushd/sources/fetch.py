@@ -92,6 +92,16 @@ class Answer(msgspec.Struct, frozen=True):
     headers: Headers
     body: bytes
 
+    def header(self, name: str) -> str:
+        """
+        The values of a header, joined (RFC 9110, section 5.3); "" if there is none.
+
+        An upstream may send any bytes. As strings, those that are no UTF-8 would be an
+        error of ours.
+        """
+        values = self.headers.getRawHeaders(name.encode(), [])
+        return b", ".join(values).decode(errors="replace")
+
 
 class _NoCookies(IndexableCookieJar):
     """treq keeps cookies, and one topic's must not go out with another's: a jar that takes none."""

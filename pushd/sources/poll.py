@@ -22,18 +22,16 @@ from zope.interface import implementer
 
 from pushd.config import Source
 from pushd.errors import HistoryError, OvertakenError, SourceError
-from pushd.event import Document, Draft
+from pushd.event import Draft
 from pushd.interfaces import IHub, ISource, Report
 from pushd.metrics import Metrics, Outcome
 from pushd.sources import pace
 from pushd.sources.digest import Rules
 from pushd.sources.fetch import Answer, Fetcher
 from pushd.sources.health import Health
+from pushd.sources.remembered import Remembered
 from pushd.sources.worker import Worker
 from pushd.topic import DocumentTopic
-
-_VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-"""RFC 9110, section 13.1: what an answer carries, and how it is asked about."""
 
 LATEST = 5.0
 """
@@ -103,10 +101,7 @@ class Poller:
         self._health = Health(
             topic, around.hub, around.clock, source.patience, predecessor and predecessor._health
         )
-        self._validators: dict[str, str] = {}
-        self._mark = b""
-        self._seq = 0
-        self._is_recorded = True
+        self._last = Remembered(topic)
         self._failures = 0
         self._began = 0.0
         self._abandoned = False
@@ -195,7 +190,7 @@ class Poller:
         The history does not hold the document any more: another node has forgotten it.
         The next answer is recorded, whether it is another or not, for those who come to it.
         """
-        self._is_recorded = False
+        self._last.unrecorded()
 
     def report(self) -> Report:
         """What this node says."""
@@ -321,52 +316,35 @@ class Poller:
 
     def _fetch(self) -> Deferred[Answer]:
         source = self._source
-        headers = {**self._headers, **(self._validators if self._is_ours else {})}
+        headers = {**self._headers, **self._last.conditions}
         return self._fetcher.fetch(
             self._url, headers, timeout=source.timeout, max_bytes=source.max_bytes
         )
-
-    @property
-    def _is_ours(self) -> bool:
-        """Whether what was remembered of the last answer is of the document that there is."""
-        return bool(self._base) and self.topic.seq == self._seq
-
-    @property
-    def _base(self) -> Document | None:
-        """The document that the next one is told as a change of."""
-        return self.topic.document if self._is_recorded else None
 
     async def _take(self, answer: Answer) -> Outcome:
         """
         :raises SourceError: the answer is of no use.
         :raises HistoryError: it could not be recorded.
         """
-        if answer.status == HTTPStatus.NOT_MODIFIED and self._validators and self._is_ours:
+        if answer.status == HTTPStatus.NOT_MODIFIED and self._last.conditions:
             return "not modified"
         if answer.status == HTTPStatus.GONE:
             raise _GoneError("The source answered 410 Gone: nothing more will come.")
         if answer.status not in (HTTPStatus.OK, HTTPStatus.NON_AUTHORITATIVE_INFORMATION):
             raise SourceError(
                 f"The source answered {_phrase(answer.status)}.",
-                pace.retry_after(_header(answer, "Retry-After"), self._around.now()),
+                pace.retry_after(answer.header("Retry-After"), self._around.now()),
             )
-        outcome = await self._record(answer)
-        # Only of an answer that was good: a 304 has to mean the document we have.
-        self._validators = {
-            asked: value
-            for given, asked in _VALIDATORS.items()
-            if (value := _header(answer, given))
-        }
-        return outcome
+        return await self._record(answer)
 
     async def _record(self, answer: Answer) -> Outcome:
         answered = self._around.clock.seconds()
-        content_type = _header(answer, "Content-Type")
+        content_type = answer.header("Content-Type")
         await self._turn.acquire()
         try:
-            seq, mark = self.topic.seq, self._mark if self._is_ours else b""
+            last, seq = self._last, self.topic.seq
             digest = await self._around.worker.digest(
-                self._base, mark, answer.body, content_type, self._rules
+                last.document, last.mark, answer.body, content_type, self._rules
             )
             if digest.document is not None:
                 self._recording = True
@@ -374,18 +352,17 @@ class Poller:
                     Draft(self.topic.key, digest.payloads, digest.document, answered, seq)
                 )
                 seq = events[-1].seq
-                self._is_recorded = True
         finally:
             self._recording = False
             self._turn.release()
-        self._mark, self._seq = digest.mark, seq
+        last.took(answer, digest.mark, seq)
         return "same" if digest.document is None else "changed"
 
     # What came of it.
 
     def _succeeded(self, answer: Answer) -> None:
         now = self._around.clock.seconds()
-        fresh = pace.fresh_for(_header(answer, "Cache-Control"), _header(answer, "Age"))
+        fresh = pace.fresh_for(answer.header("Cache-Control"), answer.header("Age"))
         self._failures = 0
         self._not_before = max(self._began + self._source.every, now + fresh)
         self._health.answered(max(0.0, fresh - self._source.every))
@@ -404,16 +381,6 @@ class Poller:
 def _cancelled(failure: Failure) -> Outcome:
     failure.trap(CancelledError)
     return "cancelled"
-
-
-def _header(answer: Answer, name: str) -> str:
-    """
-    The values of a header, joined (RFC 9110, section 5.3); "" if there is none.
-
-    An upstream may send any bytes. As strings, those that are no UTF-8 would be an error of ours.
-    """
-    values = answer.headers.getRawHeaders(name.encode(), [])
-    return b", ".join(values).decode(errors="replace")
 
 
 def _phrase(status: int) -> str:

@@ -5,14 +5,16 @@ given, and under which seqs; over restarts and failures.
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from files import FAST, Faults, in_file
+from greenlet import greenlet
 from house import now
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,6 +26,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
+from pytest_twisted import blockon
+from redis_server import RedisServer, in_redis
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -33,6 +40,8 @@ from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
 from pushd.interfaces import IHistory, IHistoryListener, Kept
+
+reactor: Any = _reactor
 
 BEGAN = 1_000_000.0
 DOCUMENTS, MESSAGES = ("d", "d\0private"), ("m", "mé", "never")
@@ -55,9 +64,11 @@ class InMemory:
     What the machine needs of a backend.
 
     :ivar lasts: whether what is recorded outlives the history.
+    :ivar vouches: whether a document that is new knows that nobody has an older one.
     """
 
     lasts = False
+    vouches = True
 
     def __init__(self, keep: History) -> None:
         self.keep = keep
@@ -113,11 +124,29 @@ class InFile(InMemory):
         self.folder.cleanup()
 
 
+class InRedis(InMemory):
+    """Under keys of its own, on the server at `url`."""
+
+    lasts = True
+    vouches = False
+    url = ""
+
+    def __init__(self, keep: History) -> None:
+        super().__init__(replace(keep, prefix=secrets.token_hex(8)))
+
+    def make(self) -> IHistory:
+        return in_redis(self.url, self.keep, self.now)
+
+    def wait(self, result: Any) -> Any:
+        return blockon(result)
+
+
 class Model:
     """What is to be kept, in the simplest way."""
 
-    def __init__(self, keep: History) -> None:
+    def __init__(self, keep: History, vouches: bool) -> None:
         self.keep = keep
+        self.vouches = vouches
         self.head = 0
         self.events: dict[str, list[Event]] = {}
         self.floors: dict[str, int] = {}
@@ -128,6 +157,8 @@ class Model:
         self.head = events[-1].seq
         self.events.setdefault(topic, []).extend(events)
         if document is not None:
+            if topic not in self.documents and not self.vouches:
+                self.floors[topic] = events[0].seq - 1
             self.documents[topic] = document
 
     def trim(self, at: float) -> None:
@@ -176,7 +207,7 @@ class Life(RuleBasedStateMachine):
     def begin(self, events: int, seconds: int, size: int) -> None:
         keep = History(keep_events=events, keep_seconds=seconds, keep_bytes=size)
         self.storage = self.backend(keep)
-        self.model = Model(keep)
+        self.model = Model(keep, self.storage.vouches)
         self.working = True
         self.told: list[tuple[Sequence[Event], Document | None]] = []
         self.epoch = ""
@@ -189,7 +220,7 @@ class Life(RuleBasedStateMachine):
             assert self.history.epoch == self.epoch
         else:
             assert self.history.epoch != self.epoch
-            self.model = Model(self.model.keep)
+            self.model = Model(self.model.keep, self.storage.vouches)
         self.epoch = self.history.epoch
         assert head == self.model.head
 
@@ -333,3 +364,36 @@ def test_a_history_keeps_and_gives_what_its_model_does(kind: type[InMemory]) -> 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Test, settings=settings(max_examples=200, stateful_step_count=40, deadline=None)
     )
+
+
+async def test_so_does_one_in_redis(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+
+        class OnServer(InRedis):
+            url = server.url
+
+        class Test(Life):
+            backend = OnServer
+
+        def run() -> None:
+            run_state_machine_as_test(  # type: ignore[no-untyped-call]
+                Test, settings=settings(max_examples=100, stateful_step_count=40, deadline=None)
+            )
+
+        await _waiting(run)
+
+
+def _waiting(function: Callable[[], None]) -> Deferred[None]:
+    """Run what is no coroutine, and waits all the same: the reactor runs meanwhile."""
+    ended: Deferred[None] = Deferred()
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as error:
+            reactor.callLater(0, ended.errback, error)
+        else:
+            reactor.callLater(0, ended.callback, None)
+
+    greenlet(run).switch()
+    return ended
