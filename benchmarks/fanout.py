@@ -17,7 +17,7 @@ from benchmarks.benchmark import (
     share,
 )
 from benchmarks.load import Answer, Load, load
-from benchmarks.peers import PEERS, Peer, TimedPushd
+from benchmarks.peers import PEERS, Peer, Pushd, TimedPushd
 from benchmarks.process import Process
 
 BATCH = 10
@@ -33,7 +33,7 @@ class FanOut(Benchmark):
     """
 
     name = "fanout"
-    peers = ("pushd", "c", "nchan", "plain", "klein", "starlette")
+    peers = ("pushd", "pushd-sqlite", "c", "nchan", "plain", "klein", "starlette")
     few = ("pushd", "c", "nchan", "plain", "starlette")
     full = Scale(5000, 10.0)
     quick = Scale(1000, 2.0)
@@ -83,7 +83,7 @@ class FanOut(Benchmark):
 
 def _turns(server: Peer) -> float | None:
     """How many turns of pushd's loop had an event in them; None for others."""
-    if server.name != "pushd":
+    if not isinstance(server, Pushd):
         return None
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
         found = re.search(

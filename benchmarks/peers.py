@@ -70,26 +70,31 @@ class Peer:
 
 class Pushd(Peer):
     """
-    The real daemon, with its defaults except what is limited on purpose.
+    The real daemon, with its defaults except what is limited on purpose. Its history is
+    in memory, if nothing else is said.
 
     :param sources: what else its configuration holds.
     :param server: what else of that is in ``[server]``.
+    :param history: what of that is in ``[history]``.
     """
 
     name = "pushd"
     title = "pushd"
+    history = 'backend = "memory"\n'
     read = write = "/topics/bench"
     twistd: ClassVar[tuple[str, ...]] = (str(BIN / "twistd"),)
 
-    def __init__(self, sources: str = "", server: str = "") -> None:
+    def __init__(self, sources: str = "", server: str = "", history: str = "") -> None:
         super().__init__()
         self._sources = sources
         self._server = server
+        self._history = history or self.history
 
     def arguments(self, folder: Path) -> list[str]:
         """See :meth:`Peer.arguments`."""
         (folder / "pushd.toml").write_text(
             f'[server]\nmax_clients = 60000\ncompress = "never"\n{self._server}'
+            f"[history]\n{self._history}"
             '[publish]\ntokens = ["bench"]\ntopics = ["bench"]\nmax_rate = 1000000.0\n'
             f"{self._sources}"
         )
@@ -108,6 +113,14 @@ class TimedPushd(Pushd):
         """By how many milliseconds one was at most, behind the first `since` bytes it said."""
         said = process.output.read_bytes()[since:].decode()
         return max(map(float, re.findall(r"^late ([\d.]+)$", said, re.MULTILINE)), default=0.0)
+
+
+class PushdInFile(Pushd):
+    """The same, with its history in a file."""
+
+    name = "pushd-sqlite"
+    title = "pushd, SQLite"
+    history = 'backend = "sqlite"\n'
 
 
 class Nchan(Peer):
@@ -204,5 +217,6 @@ class Starlette(Peer):
 
 
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Pushd, SendLoop, Nchan, Plain, Klein, KleinResource, Starlette)
+    peer.name: peer
+    for peer in (Pushd, PushdInFile, SendLoop, Nchan, Plain, Klein, KleinResource, Starlette)
 }

@@ -26,7 +26,6 @@ PER_SECOND = 1.0
 """Events. All have one before the next is published, or a round is not counted."""
 
 REDIS = """
-[history]
 backend = "redis"
 url = "redis://127.0.0.1:{port}/0"
 """
@@ -60,7 +59,7 @@ class Processes(Benchmark):
         """See :meth:`Benchmark.run`."""
         count = max(2, -(-scale.clients // CLIENTS_EACH))
         with redis() as (store, port):
-            server = Pushd(REDIS.format(port=port), "reuse_port = true\n")
+            server = Pushd("", "reuse_port = true\n", REDIS.format(port=port))
             with (
                 several(server, count) as processes,
                 crowd(count, server.port, [server.read], server.publish) as clients,

@@ -214,7 +214,7 @@ async def start(folder: Path, api: int) -> tuple[asyncio.subprocess.Process, int
         f'[sources.{name}]\nurl = "http://127.0.0.1:{api}/{path}"\nevery = 1.0\n{more}\n'
         for name, path, more in (("stocks", "stocks", ""), ("document", "50%20KB", ""))
     ]
-    (folder / "pushd.toml").write_text("".join(sources))
+    (folder / "pushd.toml").write_text('[history]\nbackend = "memory"\n' + "".join(sources))
     process = await asyncio.create_subprocess_exec(
         *[str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "pushd"],
         *["-c", "pushd.toml", "--listen", f"tcp:{port}:interface=127.0.0.1"],

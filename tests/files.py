@@ -24,6 +24,9 @@ FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None
 class AtOnce:
     """Does a job when it is asked to."""
 
+    def soon(self, call: Callable[[], None]) -> None:
+        call()
+
     def do(self, job: Callable[[], T]) -> Deferred[T]:
         return maybeDeferred(job)
 
@@ -36,6 +39,9 @@ class Later:
 
     def __init__(self) -> None:
         self.jobs: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+
+    def soon(self, call: Callable[[], None]) -> None:
+        call()
 
     def do(self, job: Callable[[], T]) -> Deferred[T]:
         done: Deferred[T] = Deferred()

@@ -151,8 +151,11 @@ class SQLiteHistory:
         elif self._unavailable is not None and not isinstance(asked, Load):
             asked.done.errback(HistoryError(self._unavailable))
         else:
+            idle = not self._queue and not self._busy
             self._queue.put(asked)
-            self._go_on()
+            if idle:
+                # All that is asked for in a turn is one commit, and then one write to each client.
+                self._writer.soon(self._go_on)
         return asked.done
 
     def _go_on(self) -> None:

@@ -17,6 +17,9 @@ T = TypeVar("T")
 class Jobs(Protocol):
     """Whoever does jobs for a history. Tests do them at once."""
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call it when the reactor's turn is over: more may be asked for in it."""
+
     def do(self, job: Callable[[], T]) -> Deferred[T]:
         """What `job` gives or raises."""
 
@@ -36,6 +39,10 @@ class Thread:
         self._pool = ThreadPool(minthreads=0, maxthreads=1, name=name)
         # A process that ends does not wait for a disk that hangs.
         self._pool.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """See :meth:`Jobs.soon`."""
+        self._reactor.callLater(0, call)
 
     def do(self, job: Callable[[], T]) -> Deferred[T]:
         """See :meth:`Jobs.do`."""

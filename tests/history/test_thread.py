@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from opened import draft
 from twisted.internet import reactor as _reactor
@@ -21,6 +22,7 @@ from pushd.event import Document, Event
 from pushd.history.database import LOG_BYTES, Database
 from pushd.history.place import Place
 from pushd.history.sqlite import SQLiteHistory
+from pushd.history.tables import Change
 from pushd.history.thread import Thread
 from pushd.interfaces import IHistoryListener
 
@@ -79,6 +81,23 @@ async def test_one_who_publishes_alone_is_seen_within_5_ms(tmp_path: Path) -> No
             await deferLater(reactor, 0.002)
         # Others use the machine too: most of them tell, and the best is not luck.
         assert sorted(took)[len(took) // 2] < 0.005, took
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_published_in_one_turn_is_one_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = []
+    write = Database.write
+
+    def noted(self: Database, changes: Sequence[Change], before: float) -> None:
+        commits.append(len(changes))
+        write(self, changes, before)
+
+    monkeypatch.setattr(Database, "write", noted)
+    async with threaded(tmp_path / "pushd.db") as (history, _):
+        await gatherResults([history.append(draft("m", b"1")) for _ in range(10)])
+    assert commits == [10]
 
 
 @pytest_twisted.ensureDeferred
