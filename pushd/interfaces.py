@@ -135,11 +135,12 @@ class Report(msgspec.Struct, frozen=True):
 class ILeaseholder(Interface):
     """Who wants the lease of a topic, or has it."""
 
-    def granted(seq: int, report: Report | None) -> None:
+    def granted(seq: int | None, report: Report | None) -> None:
         """
         This node has it.
 
-        :param seq: of the topic's last change, which this node may be yet to be told.
+        :param seq: of the topic's last change, which this node may be yet to be told; 0
+            if the history holds no document. None if it was here all the time.
         :param report: what the one said that had it before, if that counts still.
         """
 

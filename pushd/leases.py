@@ -96,7 +96,7 @@ class _Lease:
         over a connection that is no more, must not give back what was had since.
     :ivar until: when this node no longer counts on it; None while it is not here.
     :ivar asked: whether the answer to that is on its way.
-    :ivar seq: as :meth:`ILeaseholder.granted` has it.
+    :ivar seq: what the next holder is to be told, see :meth:`ILeaseholder.granted`.
     """
 
     def __init__(self, holder: ILeaseholder, term: int) -> None:
@@ -105,7 +105,7 @@ class _Lease:
         self.wanted = True
         self.until: float | None = None
         self.asked = False
-        self.seq = 0
+        self.seq: int | None = None
 
 
 @implementer(ILeases)
@@ -172,7 +172,7 @@ class Leases:
         else:
             lease.holder, lease.wanted = holder, True
             if lease.until is not None:
-                holder.granted(lease.seq, None)
+                self._grant(lease, None)
         self._change(key)
 
     def unwant(self, key: str, holder: ILeaseholder) -> None:
@@ -270,7 +270,11 @@ class Leases:
         lease.until, lease.seq = until, seq
         self._metrics.leases.inc()
         if lease.wanted:
-            lease.holder.granted(seq, report)
+            self._grant(lease, report)
+
+    def _grant(self, lease: _Lease, report: Report | None) -> None:
+        seq, lease.seq = lease.seq, None
+        lease.holder.granted(seq, report)
 
     # To have no longer.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from reader import Page, Parser
@@ -15,7 +16,7 @@ from pushd.event import Document, Draft, Payload
 from pushd.feed import Feeds
 from pushd.history.memory import MemoryHistory
 from pushd.hub import Hub
-from pushd.interfaces import ISource, ISubscriber
+from pushd.interfaces import IHistory, ISource, ISubscriber
 from pushd.metrics import Metrics
 from pushd.subscription import Subscription
 from pushd.topic import DocumentTopic, Topic
@@ -47,11 +48,22 @@ class Silent:
 
 
 class House:
-    """A hub over a memory history, its feeds, and a clock."""
+    """
+    A hub over a history, its feeds, and a clock.
 
-    def __init__(self, keep: History | None = None, heartbeat: float = 15.0) -> None:
+    :param history: makes one, of what is to be kept, the clock, and the time; in memory
+        if none is given.
+    """
+
+    def __init__(
+        self,
+        keep: History | None = None,
+        heartbeat: float = 15.0,
+        history: Callable[[History, Clock, Callable[[], float]], IHistory] | None = None,
+    ) -> None:
         self.clock = Clock()
-        self.history = MemoryHistory(keep or History(), self.now)
+        make = history or (lambda keep, _, now: MemoryHistory(keep, now))
+        self.history: Any = make(keep or History(), self.clock, self.now)
         self.metrics = Metrics()
         self.hub = Hub(self.history, self.clock, self.now, self.metrics)
         now(self.hub.open())

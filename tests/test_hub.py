@@ -14,7 +14,7 @@ from pushd.config import History
 from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
-from pushd.hub import REACH_SECONDS
+from pushd.hub import REACH_SECONDS, WOKEN_AT_ONCE
 from pushd.interfaces import IHistoryListener, IHub, IListener, Kept
 from pushd.wire import Frame
 
@@ -428,6 +428,9 @@ def test_however_many_come_while_a_topic_is_loaded_it_is_loaded_once(
     assert [key for key, _ in loading] == ["m", "n"], "none waits for another's"
     for _, answer in loading:
         answer.callback(Kept([], 0, None))
+    assert not waiting[-1][1], "others have their turn in between"
+    for _ in range(1000 // WOKEN_AT_ONCE):
+        house.turn()
     (_, (left,)), *others = waiting
     assert left.check(CancelledError)
     assert {result for _, (result,) in others} == {house.hub.topics["m"], house.hub.topics["n"]}

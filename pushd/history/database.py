@@ -9,6 +9,7 @@ package; the words for them are :mod:`pushd.history.reasons`.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -94,6 +95,7 @@ class Database:
         # The ids of documents that are there from before, and nobody has asked for.
         self._unused: set[int] = set()
         self._young = 0
+        self._log = f"{place.path}-wal"
 
     # Opening and closing.
 
@@ -138,11 +140,11 @@ class Database:
         migrate(sql)
         if sql.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise ForeignError("SQLite cannot keep a write-ahead log there")
-        sql.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         if self.place.path.stat().st_size <= CHECKED_BYTES:
             (found,) = sql.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
-                raise DamagedError(found)
+                # The first line names the database, of which there is one.
+                raise DamagedError(found.splitlines()[-1])
         # That this life began has to outlive a power loss: it tells of it.
         sql.execute("PRAGMA synchronous = FULL")
         with self._transaction():
@@ -205,6 +207,7 @@ class Database:
             tables.remove_old(sql, before, 2 * sum(len(change.events) for change in changes))
             written = tables.write(sql, changes, self._keep)
         self._unused.difference_update(written)
+        self._bound_log()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -241,14 +244,12 @@ class Database:
             for topic in documents:
                 tables.forget(sql, topic)
         self._unused.difference_update(documents)
-        self._bound_log()
         return removed == TRIM_EVENTS or len(documents) == UNUSED_DOCUMENTS
 
     def _bound_log(self) -> None:
         """Readers who come one after another could keep the log from being begun anew."""
-        log = self.place.path.with_name(f"{self.place.path.name}-wal")
         with suppress(OSError, sqlite3.Error):
-            if log.stat().st_size > LOG_BYTES and self._writing is not None:
+            if os.stat(self._log).st_size > LOG_BYTES and self._writing is not None:
                 self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def attempt(self, size: int, epoch: str, head: int) -> Life:

@@ -59,8 +59,8 @@ def advice(error: BaseException | None, path: Path) -> str:
     damaged = isinstance(error, DamagedError) or _OF_SQLITE.get(_code(error)) == _DAMAGED
     if damaged:
         return (
-            f"the file is damaged ({exactly(error)}): put a backup in its place, "
-            "or move it away to begin with an empty history"
+            f"the file is damaged ({exactly(error)}): move it away, and the -wal and -shm "
+            "beside it; then put a backup in its place, or begin with an empty history"
         )
     if isinstance(error, TakenError):
         return "another pushd uses it: end that one, or give each a file of its own"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -32,6 +34,8 @@ class Thread:
     def __init__(self, reactor: Any, name: str) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=0, maxthreads=1, name=name)
+        # A process that ends does not wait for a disk that hangs.
+        self._pool.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
 
     def do(self, job: Callable[[], T]) -> Deferred[T]:
         """See :meth:`Jobs.do`."""

@@ -82,9 +82,11 @@ class Leased:
 
     # What becomes of the lease.
 
-    def granted(self, seq: int, report: Report | None) -> None:
+    def granted(self, seq: int | None, report: Report | None) -> None:
         """See :meth:`ILeaseholder.granted`."""
-        self._since = seq
+        self._since = seq or 0
+        if seq == 0 and self._topic.document is not None:
+            self.poller.unrecorded()
         self._is_elsewhere = False
         if self._had_to_wait:
             self.poller.heard(report or Report(*self._topic.health), is_last=True)

@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from pushd.config import Source
 from pushd.errors import HistoryError, OvertakenError, SourceError
-from pushd.event import Draft
+from pushd.event import Document, Draft
 from pushd.interfaces import IHub, ISource, Report
 from pushd.metrics import Metrics, Outcome
 from pushd.sources import pace
@@ -106,6 +106,7 @@ class Poller:
         self._validators: dict[str, str] = {}
         self._mark = b""
         self._seq = 0
+        self._is_recorded = True
         self._failures = 0
         self._began = 0.0
         self._abandoned = False
@@ -188,6 +189,13 @@ class Poller:
         if report.state == "ok":
             self._failures = 0
         self._health.heard(report.state, report.reason)
+
+    def unrecorded(self) -> None:
+        """
+        The history does not hold the document any more: another node has forgotten it.
+        The next answer is recorded, whether it is another or not, for those who come to it.
+        """
+        self._is_recorded = False
 
     def report(self) -> Report:
         """What this node says."""
@@ -321,7 +329,12 @@ class Poller:
     @property
     def _is_ours(self) -> bool:
         """Whether what was remembered of the last answer is of the document that there is."""
-        return self.topic.document is not None and self.topic.seq == self._seq
+        return bool(self._base) and self.topic.seq == self._seq
+
+    @property
+    def _base(self) -> Document | None:
+        """The document that the next one is told as a change of."""
+        return self.topic.document if self._is_recorded else None
 
     async def _take(self, answer: Answer) -> Outcome:
         """
@@ -353,7 +366,7 @@ class Poller:
         try:
             seq, mark = self.topic.seq, self._mark if self._is_ours else b""
             digest = await self._around.worker.digest(
-                self.topic.document, mark, answer.body, content_type, self._rules
+                self._base, mark, answer.body, content_type, self._rules
             )
             if digest.document is not None:
                 self._recording = True
@@ -361,6 +374,7 @@ class Poller:
                     Draft(self.topic.key, digest.payloads, digest.document, answered, seq)
                 )
                 seq = events[-1].seq
+                self._is_recorded = True
         finally:
             self._recording = False
             self._turn.release()

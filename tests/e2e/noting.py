@@ -35,11 +35,13 @@ class Upstream:
     ``with Upstream() as upstream``; nodes say who they are in the header X-Node.
 
     :ivar takes: seconds to answer in.
+    :ivar still: whether its document stays as it is.
     :ivar status: what it answers with.
     :ivar headers: of its answers, besides.
     """
 
     takes: float = 0.02
+    still: bool = False
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     polls: list[Poll] = field(default_factory=list)
@@ -97,7 +99,7 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             poll = Poll(str(self.headers["X-Node"]), time.monotonic())
             upstream.polls.append(poll)
-            body = json.dumps(document(len(upstream.polls))).encode()
+            body = json.dumps(document(1 if upstream.still else len(upstream.polls))).encode()
             if _is_gone(self.connection, upstream.takes):
                 self.close_connection = True
             else:

@@ -40,7 +40,9 @@ class Reader:
                 shown = self.page.documents[""]
                 number = shown["n"]
                 assert shown["last"] == list(range(number, number + LENGTH)), shown
-                assert not self.numbers or number > self.numbers[-1], "older than before"
+                newest = self.numbers[-1] if self.numbers else 0
+                assert number >= newest, "older than before"
+                assert number > newest or event.name == "snapshot", "no change"
                 self.numbers.append(number)
                 self.ids.append(event.id)
         self._taken = len(written)
@@ -65,7 +67,7 @@ class Nodes:
         self.upstream = upstream
         self._stack = ExitStack()
 
-    def config(self, name: str, options: str) -> str:
+    def config(self, name: str, options: str = "", path: str = "") -> str:
         return f"""
         [history]
         backend = "redis"
@@ -74,20 +76,20 @@ class Nodes:
         [server]
         drain = 0.5
         [sources.prices]
-        url = "{self.upstream.url}"
+        url = "{self.upstream.url}{path}"
         every = {EVERY}
         headers = {{ X-Node = "{name}" }}
         {options}
         """
 
-    def node(self, name: str, options: str = "") -> Daemon:
+    def node(self, name: str, options: str = "", path: str = "") -> Daemon:
         folder = self.folder / name
         folder.mkdir()
-        return self._stack.enter_context(pushd(folder, self.config(name, options)))
+        return self._stack.enter_context(pushd(folder, self.config(name, options, path)))
 
     @contextmanager
-    def reader(self, node: Daemon) -> Iterator[Reader]:
-        with node.stream(self.folder, "/topics/prices") as process:
+    def reader(self, node: Daemon, path: str = "/topics/prices") -> Iterator[Reader]:
+        with node.stream(self.folder, path) as process:
             yield Reader(process)
 
     def end(self) -> None:
@@ -198,6 +200,24 @@ def test_nodes_that_are_stopped_and_go_on_by_turns_never_write_over_each_other(
         newest = len(nodes.upstream.polls)
         wait_until(lambda: all(reader.number > newest for reader in readers), what="all up to date")
         assert all("error" not in reader.states for reader in readers)
+
+
+def test_a_document_that_a_node_forgets_is_there_for_all_who_come_to_the_others(
+    nodes: Nodes,
+) -> None:
+    """Nobody polls in the moment in which a forgets it, and it does not change."""
+    options = 'topic = "prices/{n}"\nlinger = 0.0'
+    nodes.upstream.still = True
+    a, b, c = (nodes.node(name, options, "{n}") for name in ("a", "b", "c"))
+    with ExitStack() as stack:
+        one = stack.enter_context(nodes.reader(a, "/topics/prices/1"))
+        wait_until(lambda: one.number, what="a document")
+        other = stack.enter_context(nodes.reader(b, "/topics/prices/1"))
+        wait_until(lambda: other.number, what="a document on the other")
+        one.process.end()
+        wait_until(lambda: nodes.upstream.since(0)[-2:] == ["b", "b"], what="b polling")
+        with nodes.reader(c, "/topics/prices/1") as late:
+            wait_until(lambda: late.number, what="a document")
 
 
 def test_a_node_that_ends_lets_another_go_on_at_once(nodes: Nodes) -> None:

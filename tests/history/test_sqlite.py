@@ -322,10 +322,13 @@ def test_what_fails_fails_whole_says_why_and_works_again_by_itself(
     opened = file.open(writer=writer)
     opened.start("m", b"1")
     writer.go_on()
-    opened.start("m", b"2")
     file.faults.only = "INSERT"
     file.faults.arm(0, lasting=True)
-    failing = [opened.history.append(draft("d", b"3", document=b"3")), opened.start("m", b"4")]
+    failing = [
+        opened.start("m", b"2"),
+        opened.history.append(draft("d", b"3", document=b"3")),
+        opened.start("m", b"4"),
+    ]
     forgotten, loaded = opened.history.forget("d"), opened.history.load("m")
     writer.go_on()
     late = opened.start("m", b"5")

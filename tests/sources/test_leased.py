@@ -160,6 +160,17 @@ def test_what_the_others_recorded_has_to_be_known_first(node: Node) -> None:
     assert node.house.hub.head == 2
 
 
+@pytest.mark.parametrize(("seq", "heads"), [(0, 2), (None, 1), (1, 1)])
+def test_what_the_history_holds_no_more_is_recorded_again(
+    node: Node, seq: int | None, heads: int
+) -> None:
+    node.other_node_records([1])
+    node.client.connect()
+    node.leased.granted(seq, None)
+    node.upstream.answer([1])
+    assert node.house.hub.head == heads
+
+
 def test_when_the_lease_is_lost_the_poll_under_way_is_cancelled(node: Node) -> None:
     node.client.connect()
     node.leased.granted(0, None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+from files import in_file
 from house import House, now
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
@@ -65,8 +67,8 @@ class Upstream:
 class Polled:
     """A house with one polled topic, and a client that may come and go."""
 
-    def __init__(self, slot: float = 0.5, **options: Any) -> None:
-        self.house = House()
+    def __init__(self, slot: float = 0.5, house: House | None = None, **options: Any) -> None:
+        self.house = house or House()
         self.upstream = Upstream()
         self.metrics = Metrics()
         self.forgotten: list[bool] = []
@@ -594,6 +596,21 @@ def test_that_another_node_was_first_is_no_trouble_of_the_source(
     assert polled.wait(1) == 1
 
 
+def test_what_another_node_has_forgotten_is_recorded_again_once(polled: Polled) -> None:
+    """Or nobody who comes later would have a document before it changes."""
+    polled.client.connect()
+    polled.upstream.answer(b"[1]", etag='"a"')
+    polled.poller.unrecorded()
+    polled.wait(1.5)
+    assert "If-None-Match" not in polled.upstream.asked[-1]
+    polled.upstream.answer(b"[1]", etag='"a"')
+    assert polled.house.hub.head == 2
+    polled.wait(1)
+    assert polled.upstream.asked[-1]["If-None-Match"] == '"a"'
+    polled.upstream.answer(b"[1]")
+    assert polled.house.hub.head == 2
+
+
 def test_whoever_takes_over_is_told_how_long_the_source_is_to_be_left_alone(
     polled: Polled,
 ) -> None:
@@ -642,3 +659,27 @@ def test_a_first_document_does_not_wait_for_that(polled: Polled) -> None:
     polled.poller.heard(Report("ok"), is_last=True)
     polled.client.connect()
     assert polled.upstream.busy == 1
+
+
+def test_after_a_restart_the_first_answer_is_told_from_the_kept_document(tmp_path: Path) -> None:
+    def house() -> House:
+        return House(
+            history=lambda keep, clock, now: in_file(tmp_path / "pushd.db", keep, clock, now)
+        )
+
+    one = Polled(house=house())
+    one.client.connect()
+    one.upstream.answer(b'{"a":1,"pad":"%s"}' % (b"x" * 100))
+    one.house.turn()
+    one.client.receive().drop()
+    now(one.house.hub.close())
+
+    other = Polled(house=house())
+    other.client.page, other.client.parser = one.client.page, one.client.parser
+    other.client.connect()
+    other.upstream.answer(b'{"a":2,"pad":"%s"}' % (b"x" * 100))
+    other.house.turn()
+    assert b"event: patch" in other.client.buffer and b"snapshot" not in other.client.buffer
+    assert other.client.receive().page.documents[""] == {"a": 2, "pad": "x" * 100}
+    other.client.drop()
+    now(other.house.hub.close())
