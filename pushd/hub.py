@@ -27,6 +27,7 @@ from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event
 from pushd.interfaces import IHistory, IHistoryListener, IHub, IListener, ISource, Kept
 from pushd.metrics import Metrics
+from pushd.once import Once
 from pushd.topic import DocumentTopic, MessageTopic, State, Status, Topic
 
 T = TypeVar("T", bound=Topic)
@@ -34,9 +35,6 @@ T = TypeVar("T", bound=Topic)
 MESSAGES_LINGER = 10.0
 """Seconds for which the log of a message topic outlives its last reader."""
 
-
-WOKEN_AT_ONCE = 128
-"""How many go on in one turn who waited for a topic: some 15 ms of letting them in."""
 
 REACH_SECONDS = 2.0
 """How long one waits who has been told more by another node than is known here."""
@@ -69,7 +67,7 @@ class Hub:
         self._clock = clock
         self._now = now
         self._metrics = metrics
-        self._opening: dict[str, list[Deferred[Topic]]] = {}
+        self._opening: Once[str, Topic] = Once(clock)
         self._audience = Audience(clock, self._metrics)
         self._watchers: dict[Topic, int] = {}
         self._sources: dict[str, tuple[ISource, float | None]] = {}
@@ -244,21 +242,10 @@ class Hub:
                 # The name was something else before.
                 self.drop(topic)
             # Whoever waited too may have dropped it by now. That is the caller's to see.
-            topic = await self._opened(key, make)
-        return topic
-
-    def _opened(self, key: str, make: Callable[[str, Kept], Topic]) -> Deferred[Topic]:
-        """Fires when a topic is there. Who comes while it is read waits for the same."""
-        waiting: Deferred[Topic] = Deferred()
-        if key in self._opening:
-            self._opening[key].append(waiting)
-        else:
-            self._opening[key] = [waiting]
-            # Of nobody's own: who leaves stops waiting, and no more.
-            Deferred.fromCoroutine(self._open(key, make)).addBoth(
-                lambda result: self._wake(self._opening.pop(key), result)
+            topic = await self._opening.ask(
+                key, lambda: Deferred.fromCoroutine(self._open(key, make))
             )
-        return waiting
+        return topic
 
     async def _open(self, key: str, make: Callable[[str, Kept], Topic]) -> Topic:
         topic = make(key, await self._history.load(key))
@@ -269,16 +256,6 @@ class Hub:
             # Who read it in its former life comes back to this one.
             self.cut(self.dropped[key])
         return topic
-
-    def _wake(self, waiting: Sequence[Deferred[Topic]], result: Topic | Failure) -> None:
-        """A few at a time: after a start, all clients wait here, and may be thousands."""
-        for one in waiting[:WOKEN_AT_ONCE]:
-            if isinstance(result, Failure):
-                one.errback(result)
-            else:
-                one.callback(result)
-        if len(waiting) > WOKEN_AT_ONCE:
-            self._clock.callLater(0, self._wake, waiting[WOKEN_AT_ONCE:], result)
 
     def refill(
         self, topic: DocumentTopic, fill: Callable[[ISource], ISource], linger: float | None

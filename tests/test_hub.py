@@ -14,8 +14,9 @@ from pushd.config import History
 from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
-from pushd.hub import REACH_SECONDS, WOKEN_AT_ONCE
+from pushd.hub import REACH_SECONDS
 from pushd.interfaces import IHistoryListener, IHub, IListener, Kept
+from pushd.once import WOKEN_AT_ONCE
 from pushd.wire import Frame
 
 MESSAGE = Draft("m", (Payload(None, b"1"),))

@@ -13,7 +13,7 @@ and every second it is tried again. Clients are told why in words.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -31,6 +31,7 @@ from pushd.history.database import Database, Life
 from pushd.history.tables import Change
 from pushd.history.thread import Jobs
 from pushd.interfaces import IHistory, IHistoryListener, Kept
+from pushd.once import Once
 
 RETRY_SECONDS = 1.0
 """When it is tried again whether the file can be written."""
@@ -81,7 +82,7 @@ class SQLiteHistory:
         self._told = 0
         self._queue = Queue()
         self._busy = False
-        self._reads: dict[tuple[tuple[str, ...], int, int], list[Deferred[Page]]] = {}
+        self._reads: Once[tuple[tuple[str, ...], int, int], Page] = Once(clock)
         self._unavailable: str | None = None
         self._later: IDelayedCall | None = None
         self._opened = 0.0
@@ -124,16 +125,9 @@ class SQLiteHistory:
 
     def read(self, topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
         """See :meth:`IHistory.read`. Many who come back to one place at once read it once."""
-        page: Deferred[Page] = Deferred()
-        asked = tuple(topics), after, size
-        waiting = self._reads.setdefault(asked, [])
-        waiting.append(page)
-        if len(waiting) == 1:
-            epoch, upto, before = self.epoch, self._told, self._before()
-            self._reader.do(lambda: self._database.read(topics, after, size, upto, before)).addBoth(
-                self._read, asked, epoch
-            )
-        return page
+        return self._reads.ask(
+            (tuple(topics), after, size), lambda: self._read(topics, after, size)
+        )
 
     def close(self) -> Deferred[None]:
         """See :meth:`IHistory.close`."""
@@ -200,20 +194,19 @@ class SQLiteHistory:
             self.log.failure("what was recorded could not be told")
         asked.done.callback(change.events)
 
-    def _read(
-        self, page: Page | Failure, asked: tuple[tuple[str, ...], int, int], epoch: str
-    ) -> None:
-        if isinstance(page, Failure):
-            failed = self._failed_to_read(page.value)
-        elif epoch != self.epoch:
-            failed = HistoryError("The history has begun anew.")
-        else:
-            failed = None
-        for waiting in self._reads.pop(asked):
-            if failed is not None:
-                waiting.errback(failed)
-            else:
-                waiting.callback(page)
+    def _read(self, topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
+        epoch, upto, before = self.epoch, self._told, self._before()
+
+        def of_this_epoch(page: Page) -> Page:
+            if epoch != self.epoch:
+                raise HistoryError("The history has begun anew.")
+            return page
+
+        reading = self._reader.do(lambda: self._database.read(topics, after, size, upto, before))
+        return reading.addCallbacks(of_this_epoch, self._not_read)
+
+    def _not_read(self, failure: Failure) -> NoReturn:
+        raise self._failed_to_read(failure.value)
 
     def _failed_to_read(self, error: BaseException | None) -> HistoryError:
         self._complain("cannot be read", error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from typing import TypeAlias
 
 import msgspec
@@ -236,21 +237,25 @@ def page(
     :param young: as :func:`first_young` says.
     """
     floors: dict[str, int] = {}
-    parts = []
-    for topic in topics:
-        id, floor = _floor(sql, topic, young)
-        if id is not None and _has_document(sql, id):
-            id, floor = None, 0
-        # What went since this was asked for is not this page's to tell.
-        floors[topic] = floor = min(floor, upto)
-        rows = sql.execute(f"{_EVENT} AND seq <= ? ORDER BY seq", (id, max(after, floor), upto))
-        parts.append(_events(topic, rows))
-    events: list[Event] = []
-    for event in heapq.merge(*parts, key=lambda event: event.seq):
-        if events and size <= 0:
-            return Page(events, events[-1].seq, floors)
-        events.append(event)
-        size -= len(event.payload.data)
+    # A cursor that is left open, in some error's traceback, would keep its view of the file.
+    with ExitStack() as cursors:
+        parts = []
+        for topic in topics:
+            id, floor = _floor(sql, topic, young)
+            if id is not None and _has_document(sql, id):
+                id, floor = None, 0
+            # What went since this was asked for is not this page's to tell.
+            floors[topic] = floor = min(floor, upto)
+            found = sql.execute(
+                f"{_EVENT} AND seq <= ? ORDER BY seq", (id, max(after, floor), upto)
+            )
+            parts.append(_events(topic, cursors.enter_context(closing(found))))
+        events: list[Event] = []
+        for event in heapq.merge(*parts, key=lambda event: event.seq):
+            if events and size <= 0:
+                return Page(events, events[-1].seq, floors)
+            events.append(event)
+            size -= len(event.payload.data)
     return Page(events, upto, floors)
 
 
