@@ -69,7 +69,7 @@ class Hub:
         self._clock = clock
         self._now = now
         self._metrics = metrics
-        self._opening: dict[str, list[Deferred[None]]] = {}
+        self._opening: dict[str, list[Deferred[Topic]]] = {}
         self._audience = Audience(clock, self._metrics)
         self._watchers: dict[Topic, int] = {}
         self._sources: dict[str, tuple[ISource, float | None]] = {}
@@ -243,24 +243,24 @@ class Hub:
             if topic is not None:
                 # The name was something else before.
                 self.drop(topic)
-            await self._opened(key, make)
-            topic = self.topics.get(key)
+            # Whoever waited too may have dropped it by now. That is the caller's to see.
+            topic = await self._opened(key, make)
         return topic
 
-    def _opened(self, key: str, make: Callable[[str, Kept], Topic]) -> Deferred[None]:
+    def _opened(self, key: str, make: Callable[[str, Kept], Topic]) -> Deferred[Topic]:
         """Fires when a topic is there. Who comes while it is read waits for the same."""
-        waiting: Deferred[None] = Deferred()
+        waiting: Deferred[Topic] = Deferred()
         if key in self._opening:
             self._opening[key].append(waiting)
         else:
             self._opening[key] = [waiting]
             # Of nobody's own: who leaves stops waiting, and no more.
             Deferred.fromCoroutine(self._open(key, make)).addBoth(
-                lambda failure: self._wake(self._opening.pop(key), failure)
+                lambda result: self._wake(self._opening.pop(key), result)
             )
         return waiting
 
-    async def _open(self, key: str, make: Callable[[str, Kept], Topic]) -> None:
+    async def _open(self, key: str, make: Callable[[str, Kept], Topic]) -> Topic:
         topic = make(key, await self._history.load(key))
         self.topics[key] = topic
         self._tell(topic)
@@ -268,16 +268,17 @@ class Hub:
         if key in self.dropped:
             # Who read it in its former life comes back to this one.
             self.cut(self.dropped[key])
+        return topic
 
-    def _wake(self, waiting: Sequence[Deferred[None]], failure: Failure | None) -> None:
+    def _wake(self, waiting: Sequence[Deferred[Topic]], result: Topic | Failure) -> None:
         """A few at a time: after a start, all clients wait here, and may be thousands."""
         for one in waiting[:WOKEN_AT_ONCE]:
-            if failure is None:
-                one.callback(None)
+            if isinstance(result, Failure):
+                one.errback(result)
             else:
-                one.errback(failure)
+                one.callback(result)
         if len(waiting) > WOKEN_AT_ONCE:
-            self._clock.callLater(0, self._wake, waiting[WOKEN_AT_ONCE:], failure)
+            self._clock.callLater(0, self._wake, waiting[WOKEN_AT_ONCE:], result)
 
     def refill(
         self, topic: DocumentTopic, fill: Callable[[ISource], ISource], linger: float | None

@@ -27,7 +27,8 @@ from pushd.errors import HistoryError, OvertakenError
 from pushd.event import Document, Draft, Event
 from pushd.history import scripts
 from pushd.history.scripts import LOST, OUTRUN, UNHELD
-from pushd.history.tail import Entry, Tail, kind, packed, payload
+from pushd.history.stored import event, kind, packed, page
+from pushd.history.tail import Entry, Tail
 from pushd.interfaces import IHistory, IHistoryListener, Kept
 from pushd.redis.client import Redis, UnknownOutcomeError
 from pushd.topic import MessageTopic
@@ -201,7 +202,7 @@ class RedisHistory:
             return
         loading.head, floor, held, document, found = reply
         loading.base = Kept(
-            [_event(loading.topic, entry) for entry in reversed(found)],
+            [event(loading.topic, entry) for entry in reversed(found)],
             floor,
             None if held is None else Document(document, held == b"j"),
         )
@@ -238,7 +239,12 @@ class RedisHistory:
             keep.keep_events,
             keep.keep_bytes,
             repr(self._now() - keep.keep_seconds),
-        ).addCallback(_page, topics, upto, size)
+        ).addCallback(self._given, topics, upto, size)
+
+    def _given(self, reply: Any, topics: Sequence[str], upto: int, size: int) -> Page:
+        if reply == LOST:
+            raise HistoryError(_ANEW)
+        return page(reply, topics, upto, size)
 
     def forget(self, topic: str) -> Deferred[None]:
         """See :meth:`IHistory.forget`. What another node fills is left alone."""
@@ -355,31 +361,6 @@ class RedisHistory:
             self._give_up(UnknownOutcomeError("pushd is ending."))
             await self._tail_redis.stop()
             await self._redis.stop()
-
-
-def _event(topic: str, entry: Any) -> Event:
-    """An event from the stream of its topic."""
-    place, (held, data, _, at) = entry
-    return Event(int(place.partition(b"-")[0]), topic, payload(held, data), float(at))
-
-
-def _page(reply: Any, topics: Sequence[str], upto: int, size: int) -> Page:
-    """What of several topics' messages fits, in order."""
-    if reply == LOST:
-        raise HistoryError(_ANEW)
-    floors: dict[str, int] = {}
-    events: list[Event] = []
-    for topic, (floor, is_more, found) in zip(topics, reply, strict=True):
-        floors[topic] = floor
-        events += [_event(topic, entry) for entry in found]
-        if is_more:
-            upto = min(upto, events[-1].seq)
-    events = sorted((e for e in events if e.seq <= upto), key=lambda event: event.seq)
-    for n, event in enumerate(events, start=1):
-        size -= len(event.payload.data)
-        if size <= 0 and n < len(events):
-            return Page(events[:n], event.seq, floors)
-    return Page(events, upto, floors)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -22,8 +22,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from pushd.errors import HistoryError
-from pushd.event import Document, Event, Payload
+from pushd.event import Document, Event
 from pushd.history.scripts import CHECK
+from pushd.history.stored import payload, seq, unpacked
 from pushd.redis.client import Redis
 
 CHECK_SECONDS = 1.0
@@ -128,7 +129,7 @@ class Tail:
         )
         if found != known.encode():
             self.epoch, self._place, self._nonce = found.decode(), place, nonce
-            self.seq = _seq(place)
+            self.seq = seq(place)
             self._follower.began(self.seq)
 
     async def _read(self) -> bool:
@@ -146,7 +147,7 @@ class Tail:
                 # The log is shorter than what we have missed.
                 await self._check("")
                 return True
-            self._place, self._nonce, self.seq = place, entry.nonce, _seq(place)
+            self._place, self._nonce, self.seq = place, entry.nonce, seq(place)
             self._follower.told(entry)
         return True
 
@@ -155,44 +156,10 @@ def _entry(place: bytes, values: Sequence[bytes]) -> Entry:
     """What the script of an append has written, without the names."""
     epoch, nonce, name, at, held, document, lengths, payloads = values
     words = unpacked(lengths, payloads)
-    first = _seq(place) - len(words) // 2 + 1
+    first = seq(place) - len(words) // 2 + 1
     events = tuple(
         Event(first + n, name.decode(), payload(words[2 * n], words[2 * n + 1]), float(at))
         for n in range(len(words) // 2)
     )
     whole = Document(document, held == b"j") if held else None
     return Entry(place, epoch, nonce, events, whole)
-
-
-def packed(payloads: Sequence[Payload]) -> tuple[bytes, bytes]:
-    """Payloads as their words' lengths, and all their words in one."""
-    words = [word for one in payloads for word in (kind(one), one.data)]
-    return b" ".join(b"%d" % len(word) for word in words), b"".join(words)
-
-
-def unpacked(lengths: bytes, words: bytes) -> list[bytes]:
-    """What :func:`packed` has put together: kind, data, kind, data, ..."""
-    found = []
-    at = 0
-    for length in map(int, lengths.split()):
-        found.append(words[at : at + length])
-        at += length
-    return found
-
-
-def kind(payload: Payload | Document) -> bytes:
-    """How Redis is told what something is: see :mod:`pushd.history.scripts`."""
-    letter = "j" if payload.is_json else "t"
-    if isinstance(payload, Document) or payload.name is None:
-        return letter.encode()
-    return f"{letter}:{payload.name}".encode()
-
-
-def payload(kind: bytes, data: bytes) -> Payload:
-    """What was told as `kind`."""
-    letter, is_named, name = kind.partition(b":")
-    return Payload(name.decode() if is_named else None, data, letter == b"j")
-
-
-def _seq(place: bytes) -> int:
-    return int(place.partition(b"-")[0])

@@ -45,6 +45,19 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def obeys(pid: int) -> bool:
+    """
+    Whether a pushd has come so far that SIGHUP and SIGTERM do not just kill it. It
+    listens a moment earlier; what it catches is in proc(5).
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught & 1 << signal.SIGHUP - 1)
+
+
 class Process:
     """A running program and what it has written."""
 

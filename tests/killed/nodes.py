@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from processes import TWISTD
+from processes import TWISTD, obeys
 from soak.tally import Tally
 from twisted.internet import reactor as _reactor
 from twisted.internet.task import deferLater
@@ -116,7 +116,7 @@ class Node:
 
     @property
     def listens(self) -> bool:
-        return " listens on " in self._log.read_text(errors="replace")
+        return self._process is not None and obeys(self._process.pid)
 
     async def until_it_listens(self) -> None:
         """Raises RuntimeError if it never will."""

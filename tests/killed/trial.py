@@ -203,7 +203,7 @@ class Trial:
         if moment == "while it starts":
             await deferLater(reactor, random.uniform(0, 0.6))
             return
-        await deferLater(reactor, random.uniform(0.2, 1.2))
+        await deferLater(reactor, random.uniform(0.1, 0.9))
         if moment == "while it cannot record":
             assert self._held is not None
             stack.enter_context(self._held(self._folder))

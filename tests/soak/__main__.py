@@ -202,9 +202,9 @@ class Soak:
         counts = self.tally.counts
         return [
             ("seconds", f"{self.elapsed:,.0f}"),
-            ("documents published (versions)", f"{upstream['versions']:,}"),
-            ("poll failures injected", f"{upstream['failures']:,}"),
-            ("answers 304", f"{upstream['not modified']:,}"),
+            ("documents published (versions)", f"{upstream.get('versions', 0):,}"),
+            ("poll failures injected", f"{upstream.get('failures', 0):,}"),
+            ("answers 304", f"{upstream.get('not modified', 0):,}"),
             *(
                 (what, f"{counts[what]:,}")
                 for what in (

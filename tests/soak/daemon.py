@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.ailments import MAX_BYTES
-from processes import TWISTD
+from processes import TWISTD, obeys
 from service_manager import activate
 from twisted.internet import reactor as _reactor
 from twisted.internet.task import deferLater
@@ -119,7 +119,7 @@ class Pushd:
     @property
     def listens(self) -> bool:
         """Whether this process has come so far that it knows its signals."""
-        return self.written.count(" listens on ") > self.ended
+        return self.process is not None and obeys(self.process.pid)
 
     @property
     def written(self) -> str:

@@ -80,15 +80,8 @@ class Source:
         return None
 
     def well(self, path: str, request: Request) -> Iterable[Step]:
-        document = self.documents[path]
         if path not in self.answers or not (self.calm or random.random() < 0.1):
-            now = document.next()
-            is_text = isinstance(now, str)
-            body = now.encode() if is_text else json.dumps(now).encode()
-            kind = "Content-Type: text/plain; charset=utf-8" if is_text else JSON
-            etag = f'"{document.version}"'
-            self.answers[path] = etag, answer(body, "200 OK", kind, f"ETag: {etag}")
-            self.counts["versions"] += 1
+            self.change(path)
         etag, whole = self.answers[path]
         if request.headers("if-none-match") == [etag]:
             self.counts["not modified"] += 1
@@ -97,8 +90,21 @@ class Source:
         half = len(whole) // 2
         return [whole[:half], random.random() / 20, whole[half:]]
 
+    def change(self, path: str) -> None:
+        document = self.documents[path]
+        now = document.next()
+        is_text = isinstance(now, str)
+        body = now.encode() if is_text else json.dumps(now).encode()
+        kind = "Content-Type: text/plain; charset=utf-8" if is_text else JSON
+        etag = f'"{document.version}"'
+        self.answers[path] = etag, answer(body, "200 OK", kind, f"ETag: {etag}")
+        self.counts["versions"] += 1
+
     def told(self) -> bytes:
         self.calm = True
+        # What nobody has asked for yet has a version, too.
+        for path in self.documents.keys() - self.answers.keys():
+            self.change(path)
         versions = {path[1:]: document.version for path, document in self.documents.items()}
         return answer(json.dumps({"versions": versions, "counts": self.counts}).encode())
 
