@@ -354,6 +354,20 @@ def test_what_fails_fails_whole_says_why_and_works_again_by_itself(
     file.faults.mend()
 
 
+def test_tidying_up_in_between_does_not_end_the_trying(file: File) -> None:
+    writer = Later()
+    opened = file.open(writer=writer)
+    opened.start("m", b"1").addErrback(lambda _: None)
+    file.clock.advance(TIDY_SECONDS)
+    file.faults.arm(0)
+    writer.go_on()
+    writer.go_on()
+    assert opened.said == ["The disk is full."]
+    file.clock.advance(RETRY_SECONDS)
+    writer.go_on()
+    assert opened.said[1:] == ["available"]
+
+
 def test_another_reason_is_told_too(file: File) -> None:
     opened = file.open()
     file.faults.arm(0, lasting=True)
@@ -517,6 +531,25 @@ def test_a_file_that_is_damaged_while_it_is_used_is_looked_through_until_it_is_w
     assert re.fullmatch("restarted at 200|available", opened.said[1])
     assert opened.said[-1] == "available"
     assert opened.append("m", b"1") == [201]
+
+
+def test_after_damage_was_seen_the_whole_file_has_to_be_well_not_just_where_it_is_written(
+    file: File,
+) -> None:
+    opened = file.open()
+    for _ in range(100):
+        opened.append("m", b"x" * 1000)
+    sql = opened.history._database._writing  # type: ignore[attr-defined]
+    sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with file.path.open("r+b") as damaged:
+        damaged.seek(4096 * 12)
+        damaged.write(b"\xa5" * 4096)
+    file.faults.arm(0, code=sqlite3.SQLITE_CORRUPT)
+    with pytest.raises(HistoryError, match="damaged"):
+        opened.append("m", b"1")
+    for _ in range(3):
+        file.clock.advance(RETRY_SECONDS)
+    assert opened.said == ["Its file is damaged."]
 
 
 def _damage(path: Path) -> None:
