@@ -47,6 +47,7 @@ class Hub:
     :param clock: tells intervals and ends turns.
     :param now: seconds since 1970, for the eyes of people.
     :param metrics: count what is recorded, and how long it takes to the clients.
+    :ivar trouble: why nothing can be recorded for now; None if all is well.
     :ivar came_back: called when a history that was not available, or not the same, is so again.
     """
 
@@ -74,7 +75,7 @@ class Hub:
         self._lingering: dict[str, IDelayedCall] = {}
         self._changes_of_status = 0
         self._awaited: list[tuple[int, Deferred[None]]] = []
-        self._unavailable: str | None = None
+        self.trouble: str | None = None
         self._closed = False
         self.came_back: Callable[[], object] = lambda: None
 
@@ -120,8 +121,8 @@ class Hub:
 
     def _tell(self, topic: Topic) -> None:
         state, reason = topic.health
-        if self._unavailable is not None:
-            state, reason = "error", f"The history is not available: {self._unavailable}"
+        if self.trouble is not None:
+            state, reason = "error", f"The history is not available: {self.trouble}"
         if (topic.status.state, topic.status.reason) == (state, reason):
             return
         since = topic.status.since if topic.status.state == state else self._now()
@@ -168,16 +169,16 @@ class Hub:
 
     def unavailable(self, reason: str) -> None:
         """See :meth:`IHistoryListener.unavailable`."""
-        if self._unavailable is None:
+        if self.trouble is None:
             self.log.error("the history is not available: {reason}", reason=reason)
-        self._unavailable = reason
+        self.trouble = reason
         self._tell_all()
 
     def available(self) -> None:
         """See :meth:`IHistoryListener.available`."""
-        if self._unavailable is not None:
+        if self.trouble is not None:
             self.log.info("the history is available again")
-            self._unavailable = None
+            self.trouble = None
             self._tell_all()
             self.came_back()
 

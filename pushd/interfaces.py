@@ -226,6 +226,7 @@ class IHub(Interface):
 
     epoch: str = Attribute("The history's.")
     head: int = Attribute("The seq of the newest event recorded.")
+    trouble: str | None = Attribute("Why nothing can be recorded for now.")
 
     topics: dict[str, Topic] = Attribute("By key: those that are watched, and some others.")
     dropped: dict[str, Topic] = Attribute(

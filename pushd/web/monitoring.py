@@ -57,9 +57,9 @@ class Monitoring:
         """
         ``GET /readyz``: whether to send clients here.
 
-        A source that fails does not make this node unready: it fails for all
-        nodes alike, streams stay open and say so, and without any node that is
-        ready the clients would hear nothing at all.
+        A source that fails does not make this node unready, nor does a history that
+        cannot record: they fail for all nodes alike, streams stay open and say so, and
+        without any node that is ready the clients would hear nothing at all.
         """
         draining = self._draining()
         opened = bool(self._hub.epoch)
@@ -68,7 +68,7 @@ class Monitoring:
             request.setResponseCode(503)
         told = {
             "ready": ready,
-            "history": "open" if opened else "closed",
+            "history": self._hub.trouble or "open" if opened else "closed",
             "draining": draining,
             "streams": len(self._feeds),
             "sources": {

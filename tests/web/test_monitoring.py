@@ -167,3 +167,10 @@ def test_without_its_history_it_is_not_ready() -> None:
     )
     assert asked.request.responseCode == 503
     assert (asked.told["ready"], asked.told["history"]) == (False, "closed")
+
+
+def test_a_history_that_cannot_record_is_told_and_goes_on_serving() -> None:
+    house = House()
+    house.hub.unavailable("The disk is full.")
+    asked = Asked(house.hub, house.feeds, draining=False)
+    assert (asked.told["ready"], asked.told["history"]) == (True, "The disk is full.")
