@@ -20,15 +20,14 @@ def draft(topic: str, *data: bytes, document: bytes | None = None) -> Draft:
 
 
 @implementer(IHistoryListener)
-class Open:
-    """An open history and what it told."""
+class Listening:
+    """A history and what it told."""
 
     def __init__(self, history: IHistory, clock: Clock) -> None:
         self.history = history
         self.clock = clock
         self.told: list[tuple[Sequence[Event], Document | None]] = []
         self.said: list[str] = []
-        self.head = now(history.open(self))
 
     def committed(self, events: Sequence[Event], document: Document | None) -> None:
         self.told.append((events, document))
@@ -41,6 +40,14 @@ class Open:
 
     def restarted(self, head: int) -> None:
         self.said.append(f"restarted at {head}")
+
+
+class Open(Listening):
+    """An open history that never has to wait."""
+
+    def __init__(self, history: IHistory, clock: Clock) -> None:
+        super().__init__(history, clock)
+        self.head = now(history.open(self))
 
     def append(self, topic: str, *data: bytes, document: bytes | None = None) -> list[int]:
         return [

@@ -11,51 +11,32 @@ from typing import Any
 import pytest
 import pytest_twisted
 from files import in_file
+from opened import Listening, draft
 from redis_server import RedisServer, in_redis
 from twisted.internet.task import Clock
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from pushd.config import History
-from pushd.event import Document, Draft, Event, Payload
+from pushd.event import Document, Draft, Payload
 from pushd.history.memory import MemoryHistory
 from pushd.history.redis import RedisHistory
-from pushd.interfaces import IHistory, IHistoryListener
+from pushd.interfaces import IHistory
 
 Make = Callable[..., Awaitable["Open"]]
 
 
-@implementer(IHistoryListener)
-class Open:
-    """An open history and what it told."""
+class Open(Listening):
+    """An open history, which may have to wait."""
 
-    def __init__(self, history: IHistory, clock: Clock) -> None:
-        self.history = history
-        self.clock = clock
-        self.told: list[tuple[Sequence[Event], Document | None]] = []
-        self.said: list[str] = []
-        self.head = 0
+    head = 0
 
     async def begin(self) -> Open:
         self.head = await self.history.open(self)
         return self
 
-    def committed(self, events: Sequence[Event], document: Document | None) -> None:
-        self.told.append((events, document))
-
-    def unavailable(self, reason: str) -> None:
-        self.said.append(reason)
-
-    def available(self) -> None:
-        self.said.append("available")
-
-    def restarted(self, head: int) -> None:
-        self.said.append(f"restarted at {head}")
-
     async def append(self, topic: str, *data: bytes, document: bytes | None = None) -> list[int]:
-        payloads = tuple(Payload(None, one) for one in data)
-        draft = Draft(topic, payloads, None if document is None else Document(document))
-        return [event.seq for event in await self.history.append(draft)]
+        recorded = await self.history.append(draft(topic, *data, document=document))
+        return [event.seq for event in recorded]
 
     async def read(self, topics: Sequence[str], after: int, size: int = 10**6) -> Any:
         return await self.history.read(topics, after, size)
