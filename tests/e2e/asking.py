@@ -14,14 +14,16 @@ class Client:
     A thread that asks again and again.
 
     :param ask: a whole exchange; what it raises is a failure.
+    :param pause: seconds from an answer to the next request.
     """
 
-    def __init__(self, name: str, ask: Callable[[], object]) -> None:
+    def __init__(self, name: str, ask: Callable[[], object], pause: float = 0.005) -> None:
         self.name = name
         self.failures: list[str] = []
         self.answers = 0
         self.longest = 0.0
         self._ask = ask
+        self._pause = pause
         self.over = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -31,7 +33,7 @@ class Client:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self.over.wait(0.005):
+        while not self.over.wait(self._pause):
             began = time.monotonic()
             try:
                 self._ask()

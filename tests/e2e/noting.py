@@ -12,12 +12,44 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from reader import Page, Received
+
 LENGTH = 10
 
 
 def document(n: int) -> Any:
     """The n-th answer. A patch of it that is applied to any other gives something else."""
     return {"n": n, "last": list(range(n, n + LENGTH)), "pad": {str(i): i for i in range(30)}}
+
+
+class Shown:
+    """
+    A page that shows it. One that is none of the upstream's fails the test.
+
+    :ivar numbers: which it has shown.
+    :ivar ids: under which ids.
+    """
+
+    def __init__(self) -> None:
+        self.page = Page()
+        self.numbers: list[int] = []
+        self.ids: list[str] = []
+
+    def take(self, event: Received) -> None:
+        self.page.take(event)
+        if event.name in ("snapshot", "patch"):
+            built = self.page.documents[""]
+            number = built["n"]
+            assert built == document(number), built
+            assert number >= self.shown, "older than before"
+            assert number > self.shown or event.name == "snapshot", "no change"
+            self.numbers.append(number)
+            self.ids.append(event.id)
+
+    @property
+    def shown(self) -> int:
+        """Which it shows now; 0 is none."""
+        return self.numbers[-1] if self.numbers else 0
 
 
 @dataclass

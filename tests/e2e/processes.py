@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -31,6 +32,20 @@ def free_port() -> int:
         port = probe.getsockname()[1]
         assert isinstance(port, int)
         return port
+
+
+def quiet_port() -> int:
+    """
+    A free port that no outgoing connection is given. While a node is away, one that
+    looks for it would otherwise find itself now and then (simultaneous open, RFC 9293,
+    section 3.5), and the node would not get its port back.
+    """
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(10_000, min(first_given, 32_768))
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 15.0, what: str = "it") -> None:

@@ -205,8 +205,12 @@ def chromium(folder: Path) -> Iterator[Chrome]:
 EVENT_SOURCES = """
 window.sources = arguments[0].map(([url, withCredentials]) => {
   const source = new EventSource(url, { withCredentials });
-  const seen = { messages: [], errors: 0, closed: false };
-  source.onmessage = (event) => seen.messages.push(event.data);
+  const seen = { messages: [], ids: [], gaps: 0, errors: 0, closed: false };
+  source.onmessage = (event) => {
+    seen.messages.push(event.data);
+    seen.ids.push(event.lastEventId);
+  };
+  source.addEventListener("gap", () => (seen.gaps += 1));
   source.onerror = () => {
     seen.errors += 1;
     seen.closed ||= source.readyState === EventSource.CLOSED;

@@ -11,23 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from noting import LENGTH, Upstream
+from noting import Shown, Upstream
 from processes import Daemon, Process, pushd, wait_until
-from reader import Page, Parser
+from reader import Parser
 from redis_server import RedisServer
 
 LEASE = 1.0
 EVERY = 0.25
 
 
-class Reader:
+class Reader(Shown):
     """A page that reads the topic from one node, as long as its connection lasts."""
 
     def __init__(self, process: Process) -> None:
+        super().__init__()
         self.process = process
-        self.page = Page()
-        self.ids: list[str] = []
-        self.numbers: list[int] = []
         self._parser = Parser()
         self._taken = 0
 
@@ -35,23 +33,14 @@ class Reader:
         """Take what has come; a document that is not one of the upstream's fails the test."""
         written = self.process.written
         for event in self._parser.feed(written[self._taken :].encode()):
-            self.page.take(event)
-            if event.name in ("snapshot", "patch"):
-                shown = self.page.documents[""]
-                number = shown["n"]
-                assert shown["last"] == list(range(number, number + LENGTH)), shown
-                newest = self.numbers[-1] if self.numbers else 0
-                assert number >= newest, "older than before"
-                assert number > newest or event.name == "snapshot", "no change"
-                self.numbers.append(number)
-                self.ids.append(event.id)
+            self.take(event)
         self._taken = len(written)
         return self
 
     @property
     def number(self) -> int:
         """Of the upstream's answer that the page shows."""
-        return self.read().numbers[-1] if self.read().numbers else 0
+        return self.read().shown
 
     @property
     def states(self) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from processes import TWISTD, obeys
+from processes import TWISTD, obeys, quiet_port
 from soak.tally import Tally
 from twisted.internet import reactor as _reactor
 from twisted.internet.task import deferLater
@@ -62,20 +61,6 @@ url = "{source}"
 every = 0.05
 max_backoff = 0.2
 """
-
-
-def quiet_port() -> int:
-    """
-    A free port that no outgoing connection is given. While a node is away, one that
-    looks for it would otherwise find itself now and then (simultaneous open, RFC 9293,
-    section 3.5), and the node would not get its port back.
-    """
-    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(10_000, min(first_given, 32_768))
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
 
 
 class Node:
