@@ -132,6 +132,7 @@ def pushd(
     if config is not None:
         arguments += ["-c", str(config)]
     with running(arguments, folder / "pushd.log", port, **environment) as process:
+        wait_until(lambda: obeys(process.popen.pid), what="signals that are obeyed")
         yield Daemon(process, port)
 
 

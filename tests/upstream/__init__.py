@@ -239,7 +239,7 @@ class _Connections(Factory):
         return Connection(self._upstream)
 
 
-async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Let the reactor run until `condition` holds. Fails when it takes too long."""
     deadline = reactor.seconds() + seconds
     while not condition():
