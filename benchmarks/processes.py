@@ -50,7 +50,6 @@ class Processes(Benchmark):
         "last": Measure("a broadcast's last delivery, median", "ms"),
         "slowest": Measure("the slowest one's", "ms"),
         "delivery": Measure("CPU per delivery, of all processes", "us"),
-        "store": Measure("Redis's CPU per event", "us"),
         "generator": Measure("load generators' use of cores", "%"),
         **FAULTS,
     }
@@ -58,7 +57,7 @@ class Processes(Benchmark):
     def run(self, peer: str, scale: Scale) -> Figures:
         """See :meth:`Benchmark.run`."""
         count = max(2, -(-scale.clients // CLIENTS_EACH))
-        with redis() as (store, port):
+        with redis() as port:
             server = Pushd("", "reuse_port = true\n", REDIS.format(port=port))
             with (
                 several(server, count) as processes,
@@ -77,7 +76,7 @@ class Processes(Benchmark):
                     for process, before in zip(processes.processes, files, strict=True)
                 )
                 clients.publish(scale.warm_up, PER_SECOND)
-                meter, stored = Meter(processes, scale.warm_up), store.cpu()
+                meter = Meter(processes, scale.warm_up)
                 answers = clients.publish(scale.seconds, PER_SECOND)
                 events = sum(answer["events"] for answer in answers)
                 published = answers[0]["published"]
@@ -86,7 +85,6 @@ class Processes(Benchmark):
                     "fullest": most,
                     "memory": memory / scale.clients / 1000,
                     "delivery": meter.used() / events * 1e6,
-                    "store": (store.cpu() - stored) / published * 1e6,
                     "generator": sum(map(share, answers)) * 100,
                     **_ends(answers),
                     **_faults(answers, published * scale.clients),
@@ -112,7 +110,7 @@ def _faults(answers: Sequence[Answer], expected: int) -> Figures:
 
 
 @contextmanager
-def redis() -> Iterator[tuple[Process, int]]:
+def redis() -> Iterator[int]:
     """A Redis that keeps nothing on disk, and its port."""
     program = shutil.which("redis-server")
     if program is None:
@@ -120,8 +118,8 @@ def redis() -> Iterator[tuple[Process, int]]:
     port = free_port()
     options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    with running([program, *words], port, None) as process:
-        yield process, port
+    with running([program, *words], port, None):
+        yield port
 
 
 @contextmanager
