@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import free_port
+from processes import free_port, quiet_port
 from redis_server import RedisServer
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
@@ -284,7 +284,8 @@ async def test_a_replica_is_left_for_whoever_is_behind_the_address_then(
 
 
 async def test_keys_share_a_slot_of_a_cluster(tmp_path: Path) -> None:
-    with RedisServer(tmp_path, "--cluster-enabled", "yes") as server:
+    # Nodes of a cluster talk to each other at a port that is higher by 10,000.
+    with RedisServer(tmp_path, "--cluster-enabled", "yes", port=quiet_port()) as server:
         async with connected(server.url) as redis:
             assert redis.key("lease", "a/b") == "{test}:lease:a/b"
             keys = [redis.key("lease", "a"), redis.key("log")]
