@@ -26,7 +26,7 @@ class Clients(Benchmark):
 
     name = "clients"
     peers = ("pushd", "c", "nchan", "plain", "klein", "klein-resource", "starlette")
-    few = ("pushd", "nchan", "klein", "starlette")
+    few = ("pushd", "nchan", "klein")
     full = Scale(10_000, 2.0)
     quick = Scale(2000, 0.5)
     measures = {  # noqa: RUF012  # read only

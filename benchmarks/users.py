@@ -37,7 +37,7 @@ class Users(Benchmark):
     name = "users"
     peers = few = ("pushd",)
     full = Scale(3000, 60.0)
-    quick = Scale(3000, 6.0)
+    quick = Scale(3000, 4.0)
     measures = {  # noqa: RUF012  # read only
         "p50": Measure("from the upstream's answer to a client, median", "ms"),
         "p99": Measure("99 % of all", "ms", most=10.0),
