@@ -34,7 +34,7 @@ class FanOut(Benchmark):
 
     name = "fanout"
     peers = ("pushd", "pushd-sqlite", "c", "nchan", "plain", "klein", "starlette")
-    few = ("pushd", "c", "nchan", "plain", "starlette")
+    few = ("pushd", "c", "nchan", "starlette")
     full = Scale(5000, 10.0)
     quick = Scale(1000, 2.0)
     measures = {  # noqa: RUF012  # read only

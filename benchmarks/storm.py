@@ -29,7 +29,8 @@ class Storm(Benchmark):
     """
 
     name = "storm"
-    peers = few = ("pushd", "nchan")
+    peers = ("pushd", "nchan")
+    few = ("pushd",)
     full = Scale(10_000, 3.0)
     quick = Scale(2000, 1.0)
     measures = {  # noqa: RUF012  # read only
