@@ -163,9 +163,12 @@ class Hub:
         waiting: Deferred[None] = Deferred()
         awaited = seq, waiting
         self._awaited.append(awaited)
-        with suppress(TimeoutError):
-            await waiting.addTimeout(REACH_SECONDS, self._clock)
-        self._awaited.remove(awaited)
+        try:
+            with suppress(TimeoutError):
+                await waiting.addTimeout(REACH_SECONDS, self._clock)
+        finally:
+            # Who leaves cancels this.
+            self._awaited.remove(awaited)
 
     def unavailable(self, reason: str) -> None:
         """See :meth:`IHistoryListener.unavailable`."""

@@ -297,6 +297,18 @@ def test_who_was_told_more_by_another_node_waits_until_it_is_known_here(house: H
     assert house.clock.getDelayedCalls() == []
 
 
+def test_who_leaves_while_it_waits_for_that_is_in_nobody_s_way(house: House) -> None:
+    leaving = Deferred.fromCoroutine(house.hub.reach(2)).addErrback(
+        lambda failure: failure.trap(CancelledError)
+    )
+    leaving.cancel()
+    for number in range(3):
+        house.say("m", number)
+    assert house.hub.head == 3
+    assert house.hub._awaited == []
+    assert house.clock.getDelayedCalls() == []
+
+
 def test_who_was_told_what_nobody_knows_does_not_wait_for_ever(house: House) -> None:
     waiting = Deferred.fromCoroutine(house.hub.reach(9))
     house.clock.advance(REACH_SECONDS)
