@@ -247,10 +247,14 @@ class Database:
         return removed == TRIM_EVENTS or len(documents) == UNUSED_DOCUMENTS
 
     def _bound_log(self) -> None:
-        """Readers who come one after another could keep the log from being begun anew."""
+        """
+        Readers who come one after another would keep the log from being begun anew, and
+        SQLite, which looks only now and then whether one is there, would give up.
+        """
         with suppress(OSError, sqlite3.Error):
             if os.stat(self._log).st_size > LOG_BYTES and self._writing is not None:
-                self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                with self._reader:
+                    self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def attempt(self, size: int, epoch: str, head: int) -> Life:
         """

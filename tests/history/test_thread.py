@@ -65,8 +65,10 @@ async def threaded(path: Path, **keep: Any) -> AsyncIterator[tuple[SQLiteHistory
     )
     seen = Seen()
     await history.open(seen)
-    yield history, seen
-    await history.close()
+    try:
+        yield history, seen
+    finally:
+        await history.close()
     assert not seen.said
 
 
@@ -147,11 +149,12 @@ async def test_what_sqlite_keeps_beside_the_file_is_bounded_whoever_reads(tmp_pa
     async with threaded(path, keep_events=20) as (history, _):
         ended = False
 
-        async def read() -> None:
+        async def read(after: int) -> None:
             while not ended:
-                await history.read(["m"], 0, 10**9)
+                await history.read(["m"], after, 10**9)
 
-        readers = [Deferred.fromCoroutine(read()) for _ in range(2)]
+        # As many wait that one begins as soon as another is done.
+        readers = [Deferred.fromCoroutine(read(after)) for after in range(8)]
         largest = 0
         for _ in range(300):
             await history.append(draft("m", b"x" * 500_000))
