@@ -34,14 +34,14 @@ from pushd.lag import Lag
 from pushd.listening import Listener
 from pushd.metrics import Metrics
 from pushd.sources.always import Always
-from pushd.sources.catalogue import Catalogue, check_expressions
+from pushd.sources.catalogue import Catalogue
+from pushd.sources.check import check
 from pushd.sources.fetchers import Fetchers
 from pushd.sources.leased import Leased
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
 from pushd.systemd import Notifier
 from pushd.topic import DocumentTopic
-from pushd.trust import trust_root
 from pushd.web.admission import Admission
 from pushd.web.cors import Cors
 from pushd.web.monitoring import Monitoring
@@ -393,21 +393,11 @@ def read(path: str) -> Config:
     """A configuration that has passed all checks, those of its parts too. Raises ConfigError."""
     settings = config.load(path)
     try:
-        check_expressions(settings)
+        check(settings)
         server = settings.server
         endpoint.check(server.listen, "server.listen", server.reuse_port)
         if settings.history.backend == "redis":
             backend.connection(_reactor(), settings.history)
-        for name, source in settings.sources.items():
-            _check_ca_file(source.ca_file, f"sources.{name}.ca_file")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return settings
-
-
-def _check_ca_file(ca_file: str | None, path: str) -> None:
-    try:
-        if ca_file is not None:
-            trust_root(ca_file)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None

@@ -19,13 +19,11 @@ from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
-from jmespath.exceptions import JMESPathError
 
-from pushd.config import Config, Source, example, topic_problem
-from pushd.errors import BusyError, ClientError, ConfigError
+from pushd.config import Config, Source, topic_problem
+from pushd.errors import BusyError, ClientError
 from pushd.interfaces import IHub, ISource
-from pushd.sources.digest import compiled
-from pushd.sources.directory import Directory, Pattern
+from pushd.sources.directory import Changes, Directory
 from pushd.topic import DocumentTopic, Topic, private_key
 
 T = TypeVar("T")
@@ -56,27 +54,6 @@ def expand(url: str, values: Mapping[str, str]) -> str | None:
 
 MOST_COMPARED = 30
 """With how many names one that is unknown is compared."""
-
-
-class Changes(msgspec.Struct, frozen=True):
-    """What a new configuration changed: the topics, or templates, of sources."""
-
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]
-
-    @classmethod
-    def between(cls, before: Mapping[str, Source], after: Mapping[str, Source]) -> Changes:
-        """What tells two sets of sources apart."""
-        return cls(
-            added=tuple(template for template in after if template not in before),
-            removed=tuple(template for template in before if template not in after),
-            changed=tuple(
-                template
-                for template, source in after.items()
-                if template in before and source != before[template]
-            ),
-        )
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -410,33 +387,6 @@ def _unknown(detail: str, name: str, names: Sequence[str]) -> ClientError:
     if nearest:
         detail += f" Did you mean {' or '.join(map(repr, nearest))}?"
     return ClientError(404, detail, parameter="topic", extra={"nearest": nearest})
-
-
-def check_expressions(config: Config) -> None:
-    """
-    What only the parts that use it can check.
-
-    :raises ConfigError: the message names the path of the key.
-    """
-    for name, source in config.sources.items():
-        if source.select is not None:
-            try:
-                compiled(source.select)
-            except JMESPathError as error:
-                raise ConfigError(f"sources.{name}.select: {error}") from None
-    _check_overlaps(config)
-
-
-def _check_overlaps(config: Config) -> None:
-    """A name belongs to the first that it fits; what is behind that would never be reached."""
-    before: list[tuple[Pattern, str]] = []
-    topics = [(f"sources.{name}.topic", source.topic) for name, source in config.sources.items()]
-    topics += [("publish.topics", template) for template in config.publish.topics]
-    for path, template in topics:
-        for pattern, owner in before:
-            if pattern.match(example(template)) is not None:
-                raise ConfigError(f"{path}: {template!r} is taken by {owner}, which comes first")
-        before.append((Pattern(template), path))
 
 
 def _digest(forwarded: Mapping[str, str]) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from pushd.config import Config, Source
 
 REMEMBERED = 1000
@@ -38,6 +40,27 @@ class Pattern:
         """The placeholders' values in `name`; None if it does not fit."""
         match = self._regex.fullmatch(name)
         return None if match is None else match.groupdict()
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What a new configuration changed: the topics, or templates, of sources."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    @classmethod
+    def between(cls, before: Mapping[str, Source], after: Mapping[str, Source]) -> Changes:
+        """What tells two sets of sources apart."""
+        return cls(
+            added=tuple(template for template in after if template not in before),
+            removed=tuple(template for template in before if template not in after),
+            changed=tuple(
+                template
+                for template, source in after.items()
+                if template in before and source != before[template]
+            ),
+        )
 
 
 class Directory:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from pushd import config
 from pushd.config import Source
-from pushd.errors import BusyError, ClientError, ConfigError
+from pushd.errors import BusyError, ClientError
 from pushd.interfaces import ISource
-from pushd.sources.catalogue import Catalogue, Pattern, check_expressions, expand
+from pushd.sources.catalogue import Catalogue, expand
+from pushd.sources.directory import Pattern
 from pushd.topic import DocumentTopic, MessageTopic, Topic
 
 TEXT = """
@@ -265,26 +266,3 @@ def test_not_everything_can_be_published_to(name: str, status: int) -> None:
 def test_sources_that_are_always_polled_are_known_at_the_start() -> None:
     shelf = Shelf(TEXT + '[sources.a]\nurl = "https://api.example/"\nwhen = "always"\n')
     assert [topic.key for topic, _ in now(shelf.catalogue.always())] == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('[sources.s]\nurl = "https://a/"\nselect = "a["', "sources.s.select: "),
-        (
-            '[sources.a]\nurl = "https://a/{x}"\ntopic = "q/{x}"\n'
-            '[sources.b]\nurl = "https://a/"\ntopic = "q/c"',
-            "sources.b.topic: 'q/c' is taken by sources.a.topic",
-        ),
-        (
-            '[publish]\ntopics = ["q/{z}"]\n[sources.a]\nurl = "https://a/{x}"\ntopic = "q/{x}"',
-            "publish.topics: 'q/{z}' is taken by sources.a.topic",
-        ),
-        ('[publish]\ntopics = ["a//b"]', "publish.topics: 'a//b': "),
-        ('[publish]\ntopics = ["{a}/{a}"]', "publish.topics: '{a}/{a}': "),
-    ],
-)
-def test_expressions_that_do_not_parse_are_named(text: str, message: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        check_expressions(config.parse(text, {}))
-    assert str(raised.value).startswith(message)

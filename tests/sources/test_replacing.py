@@ -20,7 +20,8 @@ from pushd.errors import ClientError
 from pushd.event import Draft, Payload
 from pushd.interfaces import ISource, Kept
 from pushd.sources.always import Always
-from pushd.sources.catalogue import Catalogue, Changes
+from pushd.sources.catalogue import Catalogue
+from pushd.sources.directory import Changes
 from pushd.sources.fetch import Answer
 from pushd.sources.pace import Slots
 from pushd.sources.poll import Poller, Surroundings
