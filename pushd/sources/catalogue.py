@@ -106,7 +106,7 @@ class Catalogue:
 
     def at_hand(self, name: str) -> Topic | None:
         """
-        What :meth:`topic` gives to somebody who sends no headers, if it is there
+        What :meth:`topics` gives to somebody who sends no headers, if it is there
         already and nothing has to be asked or made for it; else None.
         """
         topic = self._hub.topics.get(name)
@@ -115,15 +115,6 @@ class Catalogue:
         known = name in self._kept if isinstance(topic, DocumentTopic) else name in self._messages
         # A private topic's key is nobody's to ask for.
         return topic if known and topic.name == name else None
-
-    async def topic(self, name: str, given: Mapping[str, str]) -> Topic:
-        """
-        The topic called `name`; one that has ended, if it was removed.
-
-        :param given: the client's header values, by name in lower case.
-        :raises ClientError: 404, there is none; 503, there are too many.
-        """
-        return await self._lasting(lambda directory: self._topic(directory, name, given))
 
     async def topics(
         self, names: Sequence[str], given: Mapping[str, str], *, returning: bool = False
@@ -134,10 +125,12 @@ class Catalogue:
         Those that have ended are among them: who reads them together with others
         is told when they come back.
 
+        :param given: the client's header values, by name in lower case.
         :param returning: whether the client has read here before. A name that nobody
             declares and that is not known any more, as after a restart with history
             in memory, was a message topic then.
-        :raises ClientError: as :meth:`topic`; 400, a source may not have so many at a time.
+        :raises ClientError: 404, there is no such topic; 503, there are too many; 400, a
+            source may not have so many at a time.
         """
 
         async def all_of(directory: Directory) -> list[Topic]:

@@ -57,7 +57,7 @@ class Shelf:
 
     def topic(self, name: str, **headers: str) -> Topic:
         given = {header.replace("_", "-"): value for header, value in headers.items()}
-        topic = now(self.catalogue.topic(name, given))
+        [topic] = now(self.catalogue.topics([name], given))
         assert isinstance(topic, Topic)
         return topic
 

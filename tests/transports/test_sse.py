@@ -68,7 +68,7 @@ def numbers(stream: Connection) -> list[int]:
 
 async def test_a_reader_of_a_document_that_stalls_gets_the_document_as_it_is_then() -> None:
     async with Served(CONFIG) as served:
-        topic = await served.daemon.catalogue.topic("doc", {})
+        [topic] = await served.daemon.catalogue.topics(["doc"], {})
         slow = await stalled(served, "/topics/doc")
         for number in range(1000):
             data = json.dumps({"n": number, "pad": "x" * SIZE}).encode()
@@ -84,7 +84,7 @@ async def test_a_reader_of_a_document_that_stalls_gets_the_document_as_it_is_the
 
 async def test_a_snapshot_larger_than_any_buffer_arrives() -> None:
     async with Served(CONFIG) as served:
-        topic = await served.daemon.catalogue.topic("doc", {})
+        [topic] = await served.daemon.catalogue.topics(["doc"], {})
         data = json.dumps({"pad": "x" * 3_000_000}).encode()
         draft = Draft(topic.key, (Payload("snapshot", data),), Document(data))
         served.daemon.hub.publish(draft)
@@ -106,7 +106,7 @@ async def test_leaving_while_stalled_is_noticed() -> None:
 
 async def test_a_large_document_is_not_copied_for_a_client_that_stalls() -> None:
     async with Served(CONFIG) as served:
-        topic = await served.daemon.catalogue.topic("doc", {})
+        [topic] = await served.daemon.catalogue.topics(["doc"], {})
         clients = [await stalled(served, "/topics/doc") for _ in range(5)]
         for number in range(3):
             data = json.dumps({"n": number, "pad": "x" * 3_000_000}).encode()

@@ -80,7 +80,7 @@ async def test_100_mb_of_messages_pass_by_and_what_is_lost_is_told() -> None:
 
 async def test_100_mb_of_a_document_pass_by_and_the_newest_is_what_comes() -> None:
     async with Served(CONFIG) as served:
-        await served.daemon.catalogue.topic("doc", {})
+        await served.daemon.catalogue.topics(["doc"], {})
         slow = await stalled(served, "/topics/doc")
         grown = await publish(served, "doc")
         assert grown < 25_000_000, grown

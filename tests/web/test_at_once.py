@@ -193,13 +193,13 @@ async def test_a_topic_that_a_new_configuration_no_longer_has_is_not_at_hand() -
         assert catalogue.at_hand("doc") is None
         # It has to be looked up once more; then it is.
         assert catalogue.at_hand("a/b") is None
-        topic = await catalogue.topic("a/b", {})
+        [topic] = await catalogue.topics(["a/b"], {})
         assert catalogue.at_hand("a/b") is topic
 
 
 async def test_a_private_topic_is_at_nobodys_hand() -> None:
     async with Served(CONFIG) as served:
-        private = await served.daemon.catalogue.topic("doc", {"authorization": "Bearer a"})
+        [private] = await served.daemon.catalogue.topics(["doc"], {"authorization": "Bearer a"})
         assert private.key in served.daemon.hub.topics
         assert served.daemon.catalogue.at_hand(private.key) is None
         assert served.daemon.catalogue.at_hand("doc") is None

@@ -76,7 +76,7 @@ async def read(served: Served, target: str, *, envelope: bool = False, **headers
 
 
 async def set_document(served: Served, value: object, *patch: object) -> None:
-    topic = await served.daemon.catalogue.topic("doc", {})
+    [topic] = await served.daemon.catalogue.topics(["doc"], {})
     data = json.dumps(value).encode()
     payload = Payload("patch", json.dumps(patch).encode()) if patch else Payload("snapshot", data)
     await served.daemon.hub.publish(Draft(topic.key, (payload,), Document(data)))
