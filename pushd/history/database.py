@@ -259,12 +259,12 @@ class Database:
     def attempt(self, size: int, epoch: str, head: int) -> Life:
         """
         See whether writing works (again). If the file has become another, or may be
-        broken, the one that is there now is opened.
+        broken, the one that is there now is opened. It gets a new epoch unless it is at
+        the point that clients know: in its own, seqs may have been given since it was copied.
 
         :param size: bytes to be written.
         :param epoch: the one that clients know.
-        :param head: the seq of the last event that they were told. If the file has
-            another, it gets a new epoch, as seqs would be given twice.
+        :param head: the seq of the last event that they were told.
         """
         if self._writing is None or self._suspect or not self.place.unchanged:
             self._disconnect()
@@ -278,7 +278,7 @@ class Database:
                 sql.execute(step, values)
         with self._transaction() as sql:
             found = Life(*sql.execute("SELECT epoch, head FROM life").fetchone())
-            if found.epoch == epoch and found.head != head:
+            if (found.epoch, found.head) != (epoch, head):
                 found = Life(secrets.token_hex(5), found.head)
                 sql.execute("UPDATE life SET epoch = ?", (found.epoch,))
         return found
