@@ -199,7 +199,7 @@ def parse(text: str, environment: Mapping[str, str] = os.environ) -> Config:
     tree = _expand(tree, "", environment)
     for name in tree:
         if name not in Config.__struct_fields__:
-            raise ConfigError(f"unknown section [{name}]{_nearest(name, Config.__struct_fields__)}")
+            raise ConfigError(_no_section(name, tree[name]))
     server = _section(tree.get("server", {}), Server, "server")
     for origin in server.cors_origins:
         if not _ORIGIN.fullmatch(origin):
@@ -222,10 +222,20 @@ def parse(text: str, environment: Mapping[str, str] = os.environ) -> Config:
             raise ConfigError(f"publish.topics: {template!r}: {problem}")
     return Config(
         server=server,
-        history=_section(tree.get("history", {}), History, "history"),
+        history=_history(tree.get("history", {})),
         publish=publish,
         sources=_sources(tree.get("sources", {}), server.max_topic_name),
     )
+
+
+def _no_section(name: str, value: Any) -> str:
+    """What is wrong with a name that stands where sections do."""
+    if isinstance(value, dict):
+        return f"unknown section [{name}]{_nearest(name, Config.__struct_fields__)}"
+    for section, kind in (("server", Server), ("history", History), ("publish", Publish)):
+        if name in kind.__struct_fields__:
+            return f"{name!r} stands in no section; it is {section}.{name}"
+    return f"{name!r} stands in no section; there is {', '.join(sorted(Config.__struct_fields__))}"
 
 
 def placeholders(template: str) -> list[str]:
@@ -296,6 +306,14 @@ def _told(message: str, kind: type, path: str) -> str:
 def _nearest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(sorted(names))}"
+
+
+def _history(tree: Any) -> History:
+    """Who says which Redis means that it is to be used: nothing would be shared in silence."""
+    history = _section(tree, History, "history")
+    if history.url is not None and history.backend != "redis":
+        raise ConfigError(f'history.url: only backend = "redis" has one, not {history.backend!r}')
+    return history
 
 
 def _sources(tree: Any, longest: int) -> dict[str, Source]:

@@ -24,6 +24,9 @@ How many may wait to be taken. Twisted's 50 make the kernel drop the rest, who
 try again after a second, and then after three.
 """
 
+_LIKE = r"one is tcp:8080:interface=127.0.0.1, another tcp:8080:interface=\:\:1"
+"""Said of what is none; Twisted's own words for it are about its insides."""
+
 _PORTS = ("tcp", "tcp6", "ssl", "tls")
 """Endpoints that are a port of TCP, which several processes may listen on."""
 
@@ -78,9 +81,10 @@ def parse(
     except ConfigError:
         raise
     except Exception as error:
+        why = f"{error}; {_LIKE}"
         if isinstance(error, LookupError) and is_given(description):
-            error = ValueError("the service manager gave pushd no such socket")
-        raise ConfigError(f"{description!r} is no endpoint: {error}") from None
+            why = "the service manager gave pushd no such socket"
+        raise ConfigError(f"{description!r} is no endpoint: {why}") from None
     if certificate is not None:
         # Twisted's own reads it once, and of a chain the first certificate only.
         endpoint = wrapServerTLS(certificate, endpoint, reactor)

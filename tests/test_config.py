@@ -42,6 +42,12 @@ def test_the_example_names_every_option() -> None:
     [
         ("[server]\nheartbaet = 3", "server: unknown key 'heartbaet'; did you mean 'heartbeat'?"),
         ("[sorces.a]", "unknown section [sorces]; did you mean 'sources'?"),
+        ('listen = "tcp:80"', "'listen' stands in no section; it is server.listen"),
+        ("every = 1", "'every' stands in no section; there is history, publish, server, sources"),
+        (
+            '[history]\nurl = "redis://a"',
+            """history.url: only backend = "redis" has one, not 'sqlite'""",
+        ),
         (SOURCE + 'every = "1"', "sources.s.every: expected float, got str"),
         (SOURCE + "every = 0", "sources.s.every: expected float >= 0.05"),
         (SOURCE + "every = nan", "sources.s.every: expected float >= 0.05"),

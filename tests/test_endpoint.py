@@ -40,6 +40,8 @@ def test_descriptions_are_checked_and_told_by_where_they_stand(pem: str, tmp_pat
     for wrong, said in (
         ("", "is no endpoint"),
         ("8080", "is no endpoint"),
+        ("127.0.0.1:8080", "one is tcp:8080:interface=127.0.0.1"),
+        ("tcp:8080:interface=::1", r"another tcp:8080:interface=\:\:1"),
         ("tpc:80", "'tpc:80' is no endpoint: Unknown endpoint type"),
         ("tcp:http", "is no endpoint"),
         ("tcp:80:interfaces=a", "is no endpoint"),

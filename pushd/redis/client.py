@@ -13,7 +13,7 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from pushd.errors import HistoryError
 from pushd.redis.address import Address
-from pushd.redis.protocol import RedisProtocol, Refused
+from pushd.redis.protocol import RedisProtocol, Refused, StrangeError
 
 Word: TypeAlias = bytes | str | int | float
 """What commands are made of; text is sent as UTF-8."""
@@ -63,6 +63,7 @@ _UNCONNECTED: dict[type[Exception], str] = {
     VerificationError: "Redis's certificate is for another host name.",
     SSL.Error: "There is no trusted TLS connection to Redis.",
     ConnectionClosed: "Redis closes the connection.",
+    StrangeError: "What answers there is no Redis.",
 }
 """Sentences for there being no connection."""
 
@@ -278,7 +279,7 @@ class Redis:
         protocol = cast("RedisProtocol", await self._endpoint.connect(_Factory()))
         try:
             hello = Deferred.fromCoroutine(self._introduce(protocol))
-            await hello.addTimeout(self.timeout, self._clock)
+            await hello.addTimeout(self.timeout, self._clock, _too_late)
         except BaseException:
             protocol.abort()
             raise
@@ -315,6 +316,10 @@ class Redis:
         if complaint != self._complaint or now - self._complained >= AGAIN_SECONDS:
             self._complaint, self._complained = complaint, now
             self.log.error("{address}: {complaint}", address=self._address, complaint=complaint)
+
+
+def _too_late(_: object, seconds: float) -> NoReturn:
+    raise TimeoutError(f"not within {seconds:g} s")
 
 
 class _Factory(Factory):

@@ -34,6 +34,10 @@ class Refused(PushdError):
         self.code = "NOPERM" if is_forbidden else message.partition(" ")[0]
 
 
+class StrangeError(PushdError):
+    """What answers is no Redis, or says what nobody asked."""
+
+
 class RedisProtocol(Protocol):
     """:ivar lost: fires with None when the connection has ended."""
 
@@ -41,6 +45,7 @@ class RedisProtocol(Protocol):
         self.lost: Deferred[None] = Deferred()
         self._reader = hiredis.Reader(replyError=Refused, notEnoughData=_NOT_YET)
         self._asked: deque[Deferred[Any]] = deque()
+        self._strange: Failure | None = None
 
     def ask(self, *command: bytes | str | int | float) -> Deferred[Any]:
         """
@@ -64,8 +69,8 @@ class RedisProtocol(Protocol):
                     asked.errback(Failure(reply))
                 else:
                     asked.callback(reply)
-        except (hiredis.ProtocolError, IndexError):
-            # It is no Redis, or it says what nobody asked.
+        except (hiredis.ProtocolError, IndexError) as error:
+            self._strange = Failure(StrangeError(str(error)))
             self.abort()
 
     def abort(self) -> None:
@@ -78,7 +83,7 @@ class RedisProtocol(Protocol):
         self.lost.callback(None)
         asked, self._asked = self._asked, deque()
         for one in asked:
-            one.errback(reason)
+            one.errback(self._strange or reason)
 
 
 _NOT_YET = object()

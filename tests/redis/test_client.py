@@ -320,7 +320,7 @@ async def saying(answer: bytes) -> AsyncIterator[str]:
             b"-LOADING Redis is loading the dataset in memory\r\n",
             "Redis is still reading its data.",
         ),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "Redis closes the connection."),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "What answers there is no Redis."),
         (b"+PONG\r\n+PONG\r\n+PONG\r\n", "The connection to Redis was lost."),
         (b"", "Redis does not answer."),
     ],
@@ -328,6 +328,12 @@ async def saying(answer: bytes) -> AsyncIterator[str]:
 async def test_what_cannot_be_used_is_told(answer: bytes, reason: str) -> None:
     async with saying(answer) as url, connected(url, timeout=0.2) as redis:
         assert await told(redis) == reason
+
+
+async def test_the_log_says_for_how_long_it_was_waited(capture: list[dict[str, Any]]) -> None:
+    async with saying(b"") as url, connected(url, timeout=0.2) as redis:
+        await told(redis)
+    assert "Redis does not answer. (not within 0.2 s)" in logged(capture)
 
 
 async def test_what_waits_fails_when_pushd_ends(tmp_path: Path) -> None:
