@@ -99,7 +99,9 @@ class Health:
         before, _ = self._topic.health
         if state != before and "error" in (state, before):
             self.log.info(
-                "source of {topic!r}: {state}. {reason}",
+                "source of {topic!r}: {state}. {reason}"
+                if reason
+                else "source of {topic!r}: {state}",
                 topic=self._topic.name,
                 state=state,
                 reason=reason or "",

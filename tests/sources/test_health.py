@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from house import House
+from twisted.logger import formatEvent
 
 from pushd.sources.health import Health
 from pushd.topic import DocumentTopic
@@ -53,6 +56,18 @@ def test_an_error_is_not_made_milder_by_its_age(
     health.failed("Why.")
     house.clock.advance(100)
     assert (topic.status.state, topic.status.reason) == ("error", "Why.")
+
+
+def test_the_log_says_when_it_breaks_and_when_it_is_well_again(
+    health: Health, capture: list[dict[str, Any]]
+) -> None:
+    health.failed("Why.")
+    health.failed("Why.")
+    health.answered(fresh=0)
+    said = [
+        formatEvent(event) for event in capture if event.get("log_namespace", "").endswith("Health")
+    ]
+    assert said == ["source of 'd': error. Why.", "source of 'd': ok"]
 
 
 def test_nobody_is_told_while_nobody_listens(
