@@ -94,7 +94,8 @@ class Root:
 
     @app.route("/static/<name>", methods=["GET", "HEAD"])
     def static(self, request: IRequest, name: str) -> Any:
-        """A file."""
+        """A file, such as a module that pages of other sites import to apply patches."""
+        self._cors.apply(request)
         return self._pages.static(request, name)
 
     @app.route("/healthz", methods=["GET", "HEAD"])

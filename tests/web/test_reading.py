@@ -415,7 +415,7 @@ async def test_pages_of_listed_origins_may_read(api: Api) -> None:
         assert stream.answer.headers["access-control-allow-origin"] == origin
         assert stream.answer.headers["access-control-allow-credentials"] == "true"
         assert "Origin" in stream.answer.headers["vary"]
-        for target in ("/topics/nope", "/nothing"):
+        for target in ("/topics/nope", "/nothing", "/static/jsonpatch.js"):
             got = await served.ask(target, origin=origin)
             assert got.headers["access-control-allow-origin"] == origin
         for other in ("https://evil.example", "https://app.example.evil", "null"):
