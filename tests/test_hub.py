@@ -342,6 +342,14 @@ def test_another_source_may_take_over_a_topic_with_all_that_it_has(house: House)
     assert other.told == ["watched", "unwatched", "forgotten"]
 
 
+def test_a_source_that_takes_over_begins_when_the_one_before_has_stopped(house: House) -> None:
+    topic, other = house.document("d"), Silent()
+    other.told = house.source.told
+    house.hub.watch(topic)
+    house.hub.refill(topic, lambda _: other, None)
+    assert other.told == ["watched", "unwatched", "watched"], "never two polls at a time"
+
+
 def test_a_source_that_takes_over_an_unwatched_topic_is_told_nothing(house: House) -> None:
     topic = house.document("d", linger=60)
     other = Silent()
@@ -349,6 +357,7 @@ def test_a_source_that_takes_over_an_unwatched_topic_is_told_nothing(house: Hous
     assert house.source.told == other.told == []
     house.clock.advance(5)
     assert other.told == ["forgotten"]
+    assert house.clock.getDelayedCalls() == []
 
 
 def test_a_topic_that_is_dropped_leaves_its_key_to_another(house: House) -> None:
