@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from house import House, Silent, dumps, now
+from house import Client, House, Silent, dumps, now
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -239,13 +239,24 @@ def test_readers_hear_that_the_history_is_not_available_and_that_it_is_again(hou
     assert message.receive().page.statuses == [("", "error"), ("", "ok")]
 
 
-def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House) -> None:
-    topic, messages = house.document("d", linger=60), house.messages("m")
+def readers(house: House) -> tuple[Client, Client]:
+    """Of a document and of messages, who have one event each."""
+    topics = house.document("d", linger=60), house.messages("m")
     house.snapshot("d", 1)
     house.say("m", 1)
-    document, message = house.client(topic).connect(), house.client(messages).connect()
-    document.receive()
-    message.receive()
+    document, message = (house.client(topic).connect().receive() for topic in topics)
+    return document, message
+
+
+def come_back(house: House, document: Client, message: Client) -> None:
+    """As they do who were cut."""
+    document.topics, message.topics = (house.document("d"),), (house.messages("m"),)
+    for client in (document, message):
+        client.receive().connect()
+
+
+def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House) -> None:
+    document, message = readers(house)
     came_back: list[int] = []
     house.hub.came_back = lambda: came_back.append(house.hub.head)
     house.history = MemoryHistory(History(), house.now)
@@ -256,9 +267,7 @@ def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House
     assert house.source.told == ["watched", "unwatched", "forgotten"]
     assert house.hub.topics == house.hub.dropped == {}
     house.snapshot("d", 2)
-    document.topics, message.topics = (house.document("d"),), (house.messages("m"),)
-    document.receive().connect()
-    message.receive().connect()
+    come_back(house, document, message)
     assert document.receive().page.documents == {"": 2}
     assert len(message.receive().page.gaps) == 1
 
@@ -266,12 +275,7 @@ def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House
 def test_if_some_of_the_history_is_not_told_all_readers_come_back_and_miss_nothing(
     house: House,
 ) -> None:
-    topic, messages = house.document("d", linger=60), house.messages("m")
-    house.snapshot("d", 1)
-    house.say("m", 1)
-    document, message = house.client(topic).connect(), house.client(messages).connect()
-    document.receive()
-    message.receive()
+    document, message = readers(house)
     patch = Payload("patch", dumps([{"op": "replace", "path": "", "value": 2}]))
     house.hub.committed = lambda *_: None  # type: ignore[method-assign]
     whole = Document(dumps("a" * 100))
@@ -279,9 +283,7 @@ def test_if_some_of_the_history_is_not_told_all_readers_come_back_and_miss_nothi
     house.history.append(Draft("m", (Payload(None, b"2"),)))
     del house.hub.committed
     house.hub.restarted(4)
-    document.topics, message.topics = (house.document("d"),), (house.messages("m"),)
-    document.receive().connect()
-    message.receive().connect()
+    come_back(house, document, message)
     assert document.receive().page.documents == {"": 2}
     assert message.receive().page.gaps == []
     assert message.page.messages == {"": [2]}

@@ -41,6 +41,13 @@ class File:
         self.opened = Open(in_file(self.path, keep, self.clock, **options), self.clock)
         return self.opened
 
+    @property
+    def writing(self) -> sqlite3.Connection:
+        """The connection with which the history writes."""
+        assert self.opened is not None
+        connection: sqlite3.Connection = self.opened.history._database._writing  # type: ignore[attr-defined]
+        return connection
+
     def close(self) -> None:
         if self.opened is not None:
             closed = self.opened.history.close()
@@ -465,7 +472,7 @@ def test_what_was_written_though_it_was_said_to_have_failed_is_in_another_epoch(
 def test_a_full_disk_is_told_and_left(file: File) -> None:
     opened = file.open()
     opened.append("m", b"1")
-    sql = opened.history._database._writing  # type: ignore[attr-defined]
+    sql = file.writing
     sql.execute("PRAGMA max_page_count = 100")
     with pytest.raises(HistoryError, match="The disk is full"):
         opened.append("m", b"x" * 1_000_000)
@@ -496,7 +503,7 @@ def test_a_locked_file_is_told_and_read(file: File) -> None:
 def test_a_file_that_cannot_be_written_any_more_is_told_and_read(file: File) -> None:
     opened = file.open()
     opened.append("m", b"1")
-    sql = opened.history._database._writing  # type: ignore[attr-defined]
+    sql = file.writing
     sql.execute("PRAGMA query_only = 1")
     with pytest.raises(HistoryError, match="cannot be written to"):
         opened.append("m", b"2")
@@ -516,7 +523,7 @@ def test_a_file_that_is_damaged_while_it_is_used_is_looked_through_until_it_is_w
     backup = file.path.with_name("backup")
     shutil.copy(file.path, backup)
     opened = file.open(keep={"keep_events": 5})
-    sql = opened.history._database._writing  # type: ignore[attr-defined]
+    sql = file.writing
     sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     _damage(file.path)
     sql.execute("PRAGMA cache_size = 0")
@@ -539,7 +546,7 @@ def test_after_damage_was_seen_the_whole_file_has_to_be_well_not_just_where_it_i
     opened = file.open()
     for _ in range(100):
         opened.append("m", b"x" * 1000)
-    sql = opened.history._database._writing  # type: ignore[attr-defined]
+    sql = file.writing
     sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with file.path.open("r+b") as damaged:
         damaged.seek(4096 * 12)

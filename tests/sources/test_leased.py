@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from house import House, now
+from polling import surroundings
 from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
@@ -16,12 +17,9 @@ from zope.interface.verify import verifyObject
 from pushd.config import Source
 from pushd.errors import OvertakenError
 from pushd.interfaces import ILeaseholder, ILeases, IListener, ISource, Report
-from pushd.metrics import Metrics
 from pushd.sources.fetch import Answer
 from pushd.sources.leased import Leased
-from pushd.sources.pace import Slots
-from pushd.sources.poll import Poller, Surroundings
-from pushd.sources.worker import Worker
+from pushd.sources.poll import Poller
 from pushd.topic import DocumentTopic
 
 
@@ -70,15 +68,7 @@ class Node:
         self.house = House()
         self.leases = Leases()
         self.upstream = Upstream()
-        self.around = Surroundings(
-            self.house.hub,
-            Worker(None),  # type: ignore[arg-type]
-            self.house.clock,
-            self.house.now,
-            lambda: 0.5,
-            Metrics(),
-            Slots(0.5),
-        )
+        self.around = surroundings(self.house)
         self.source = Source(url="https://api.example/stocks", topic="stocks")
         self.topic = now(self.house.hub.document_topic("stocks", self.fill, 60.0))
         self.client = self.house.client(self.topic)
