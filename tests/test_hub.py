@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from house import Client, House, Silent, dumps, now
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import LogLevel, formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -14,7 +15,7 @@ from pushd.config import History
 from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
-from pushd.hub import REACH_SECONDS
+from pushd.hub import MESSAGES_LINGER, REACH_SECONDS
 from pushd.interfaces import IHistoryListener, IHub, IListener, Kept
 from pushd.once import WOKEN_AT_ONCE
 from pushd.wire import Frame
@@ -68,6 +69,11 @@ def slow(house: House) -> Slow:
     return house.history
 
 
+def warned(capture: list[dict[str, Any]]) -> list[str]:
+    """What the operator was warned of."""
+    return [formatEvent(event) for event in capture if event["log_level"] is LogLevel.warn]
+
+
 def test_it_is_a_hub(house: House) -> None:
     verifyObject(IHub, house.hub)
     verifyObject(IHistoryListener, house.hub)
@@ -82,6 +88,14 @@ def test_an_event_is_seen_only_after_it_is_recorded(house: House, slow: Slow) ->
     slow.record()
     house.turn()
     assert (notes.told, recorded.called, house.hub.head) == ([b"1", "flush"], True, 1)
+
+
+def test_what_is_published_together_is_told_whole_and_in_order(house: House) -> None:
+    notes = Notes()
+    house.hub.listen(house.messages("m"), notes)
+    now(house.hub.publish(Draft("m", tuple(Payload(None, data) for data in (b"1", b"2", b"3")))))
+    house.turn()
+    assert notes.told == [b"1", b"2", b"3", "flush"]
 
 
 def test_a_publisher_who_hangs_up_does_not_undo_the_recording(house: House, slow: Slow) -> None:
@@ -183,6 +197,38 @@ def test_a_topic_that_nobody_ever_watched_is_forgotten_too(house: House) -> None
     assert house.hub.topics == {}
 
 
+def test_messages_that_nobody_watches_stay_in_the_history(house: House) -> None:
+    house.messages("m")
+    house.say("m", 1)
+    house.clock.advance(MESSAGES_LINGER)
+    assert house.hub.topics == {}
+    assert [event.seq for event in now(house.history.load("m")).events] == [1]
+
+
+def test_what_cannot_be_forgotten_is_told(house: House, capture: list[dict[str, Any]]) -> None:
+    house.document("d", linger=60)
+    house.history.forget = lambda _: fail(HistoryError("The disk is full."))
+    house.clock.advance(60)
+    assert warned(capture) == ["'d' is not forgotten: The disk is full."]
+
+
+@pytest.mark.parametrize(
+    ("kept", "recorded"),
+    [
+        (Kept([], 0, None), False),
+        (Kept([Event(1, "m", Payload(None, b"1"), 0.0)], 0, None), True),
+        (Kept([], 7, None), True),
+        (Kept([], 7, Document(b"1")), False),
+    ],
+    ids=["nothing", "messages", "messages that are gone", "a document"],
+)
+def test_messages_that_there_were_are_known_to_have_been(
+    house: House, kept: Kept, recorded: bool
+) -> None:
+    house.history.load = lambda _: succeed(kept)
+    assert now(house.hub.recorded("m")) is recorded
+
+
 def test_a_topic_that_lingers_can_be_released_a_watched_one_not(house: House) -> None:
     topic = house.document("d", linger=60)
     house.hub.watch(topic)
@@ -239,8 +285,37 @@ def test_readers_hear_that_the_history_is_not_available_and_that_it_is_again(hou
     assert message.receive().page.statuses == [("", "error"), ("", "ok")]
 
 
+def test_readers_of_what_was_dropped_hear_that_the_history_is_not_available_too(
+    house: House,
+) -> None:
+    topic = house.messages("m")
+    reader = house.client(topic).connect()
+    house.hub.drop(topic)
+    house.hub.unavailable("the disk is full")
+    house.turn()
+    assert reader.receive().page.statuses == [("", "error")]
+
+
+def test_while_the_history_is_not_available_the_log_says_it_once(
+    house: House, capture: list[dict[str, Any]]
+) -> None:
+    came_back: list[str] = []
+    house.hub.came_back = lambda: came_back.append(str(house.hub.trouble))
+    house.hub.available()
+    for reason in ("the disk is full", "the disk is full", "the disk is gone"):
+        house.hub.unavailable(reason)
+    assert came_back == []
+    house.hub.available()
+    house.hub.available()
+    assert came_back == ["None"], "what could not be opened meanwhile is opened"
+    assert [formatEvent(event) for event in capture] == [
+        "the history is not available: the disk is full",
+        "the history is available again",
+    ]
+
+
 def readers(house: House) -> tuple[Client, Client]:
-    """Of a document and of messages, who have one event each."""
+    """One of a document and one of messages, with an event each."""
     topics = house.document("d", linger=60), house.messages("m")
     house.snapshot("d", 1)
     house.say("m", 1)
@@ -255,7 +330,9 @@ def come_back(house: House, document: Client, message: Client) -> None:
         client.receive().connect()
 
 
-def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House) -> None:
+def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(
+    house: House, capture: list[dict[str, Any]]
+) -> None:
     document, message = readers(house)
     came_back: list[int] = []
     house.hub.came_back = lambda: came_back.append(house.hub.head)
@@ -264,6 +341,7 @@ def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House
     now(house.history.open(house.hub))
     house.hub.restarted(0)
     assert came_back == [0]
+    assert warned(capture) == ["the history was lost: all clients begin anew"]
     assert house.source.told == ["watched", "unwatched", "forgotten"]
     assert house.hub.topics == house.hub.dropped == {}
     house.snapshot("d", 2)
@@ -273,7 +351,7 @@ def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House
 
 
 def test_if_some_of_the_history_is_not_told_all_readers_come_back_and_miss_nothing(
-    house: House,
+    house: House, capture: list[dict[str, Any]]
 ) -> None:
     document, message = readers(house)
     patch = Payload("patch", dumps([{"op": "replace", "path": "", "value": 2}]))
@@ -283,6 +361,7 @@ def test_if_some_of_the_history_is_not_told_all_readers_come_back_and_miss_nothi
     house.history.append(Draft("m", (Payload(None, b"2"),)))
     del house.hub.committed
     house.hub.restarted(4)
+    assert warned(capture) == ["the history was not heard for too long: all clients come back"]
     come_back(house, document, message)
     assert document.receive().page.documents == {"": 2}
     assert message.receive().page.gaps == []
@@ -290,11 +369,12 @@ def test_if_some_of_the_history_is_not_told_all_readers_come_back_and_miss_nothi
 
 
 def test_who_was_told_more_by_another_node_waits_until_it_is_known_here(house: House) -> None:
-    first, second = (Deferred.fromCoroutine(house.hub.reach(seq)) for seq in (1, 2))
+    seqs = (2, 1, 1, 2)
+    waiting = [Deferred.fromCoroutine(house.hub.reach(seq)) for seq in seqs]
     house.say("nobody reads this", 1)
-    assert (first.called, second.called) == (True, False)
+    assert [one.called for one in waiting] == [seq == 1 for seq in seqs]
     house.say("m", 2)
-    assert second.called
+    assert all(one.called for one in waiting)
     assert Deferred.fromCoroutine(house.hub.reach(2)).called
     assert house.clock.getDelayedCalls() == []
 
@@ -499,3 +579,14 @@ def test_what_nobody_reads_does_not_count_as_slow(house: House) -> None:
     house.turn()
     house.clock.advance(1)
     assert told and max(told) < 5
+
+
+def test_how_long_it_takes_counts_from_when_it_was_learned(house: House) -> None:
+    told: list[float] = []
+    house.hub._metrics.reached = told.append  # type: ignore[method-assign]
+    house.client(house.messages("m")).connect()
+    house.clock.advance(50)
+    for began in (None, 47.0):
+        now(house.hub.publish(Draft("m", (Payload(None, b"1"),), began=began)))
+        house.clock.pump([0, 0])
+    assert told == [0.0, 3.0]
