@@ -20,7 +20,7 @@ from pushd.config import History
 from pushd.errors import HistoryError, StartError
 from pushd.event import Event
 from pushd.history import batch
-from pushd.history.sqlite import RETRY_SECONDS, TIDY_SECONDS, UNUSED_SECONDS
+from pushd.history.sqlite import MORE_SECONDS, RETRY_SECONDS, TIDY_SECONDS, UNUSED_SECONDS
 
 
 class File:
@@ -162,7 +162,7 @@ def test_documents_that_nobody_asks_for_after_a_start_are_forgotten(file: File) 
     other.append("d4", b"1", document=b"other")
     file.clock.pump([TIDY_SECONDS] * int(UNUSED_SECONDS / TIDY_SECONDS - 1))
     assert len(file.ask("SELECT * FROM documents")) == 20
-    file.clock.pump([TIDY_SECONDS] * 4)
+    file.clock.pump([TIDY_SECONDS, MORE_SECONDS, MORE_SECONDS])
     assert file.ask("SELECT key FROM topics ORDER BY key") == [("d3",), ("d4",), ("m",)]
     assert len(file.ask("SELECT * FROM documents")) == 2
 
@@ -227,6 +227,22 @@ def test_a_group_has_its_bounds_and_a_draft_is_whole(
         writer.go_on()
         groups.append([seqs(events) for events, _ in opened.told[before:]])
     assert groups == [[[1]], [[2, 3], [4, 5]], [[6]], [[7]], [[8]], [[9, 10, 11, 12, 13, 14]]]
+
+
+def test_documents_count_for_the_bounds_of_a_group(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH_BYTES", 100)
+    writer = Later()
+    opened = file.open(writer=writer)
+    opened.start("a", b"1")
+    for size in (40, 40, 40):
+        opened.history.append(draft("d", b"x" * 5, document=b"x" * size))
+    groups = []
+    while writer.jobs:
+        writer.go_on()
+        groups.append(len(opened.told))
+    assert groups == [1, 3, 4]
 
 
 def test_who_loads_a_topic_is_told_what_was_asked_before_and_nothing_else(file: File) -> None:
@@ -607,6 +623,25 @@ def test_another_file_in_its_place_is_another_record(file: File, tmp_path: Path)
     assert file.ask("PRAGMA integrity_check") == [("ok",)]
 
 
+def test_what_another_file_holds_is_given_however_old_this_one_was(
+    file: File, tmp_path: Path
+) -> None:
+    opened = file.open(keep={"keep_seconds": 6})
+    opened.append("m", *[b"old"] * 9)
+    file.clock.advance(7)
+    assert opened.read(["m"], 0).events == []
+    other = File(tmp_path / "other.db")
+    other.clock.advance(7)
+    other.open().append("m", b"o1", b"o2", b"o3")
+    other.close()
+    other.path.rename(file.path)
+    with pytest.raises(HistoryError):
+        opened.append("m", b"1")
+    file.clock.advance(RETRY_SECONDS)
+    assert seqs(opened.read(["m"], 0).events) == [1, 2, 3]
+    assert seqs(now(opened.history.load("m")).events) == [1, 2, 3]
+
+
 def test_an_older_copy_of_itself_is_another_record(file: File) -> None:
     opened = file.open()
     opened.append("m", b"1")
@@ -651,6 +686,15 @@ def test_what_is_too_old_goes_though_nobody_publishes_little_by_little(file: Fil
     assert (kept.events, kept.floor) == ([], 1200)
     file.clock.pump([0.1, 0.1])
     assert file.ask("SELECT floor, count, size FROM topics") == [(1200, 0, 0)]
+
+
+def test_what_is_published_takes_the_place_of_what_is_too_old(file: File) -> None:
+    opened = file.open(keep={"keep_seconds": 5})
+    for _ in range(6):
+        opened.append("m", b"1")
+    file.clock.advance(6)
+    opened.append("m", b"1")
+    assert file.ask("SELECT min(seq), max(seq) FROM events") == [(3, 7)], "two for each"
 
 
 def test_a_topic_that_has_much_too_much_is_trimmed_little_by_little(file: File) -> None:
