@@ -283,6 +283,12 @@ async def test_the_others_hear_how_the_source_is_doing(server: RedisServer) -> N
         assert b.reports[-1] == Report("error", reason[:LONGEST_REASON])
 
 
+async def test_what_a_later_pushd_may_say_of_a_source_is_nothing_bad(server: RedisServer) -> None:
+    async with nodes(server) as both:
+        server.ask("SET", "{test}:lease:t", "cccc 1 purple Why.")
+        assert (await both.b.want()).reports == [Report("ok", "Why.")]
+
+
 async def test_whoever_comes_next_hears_how_long_to_leave_the_source_alone(
     server: RedisServer,
 ) -> None:
