@@ -332,7 +332,7 @@ async def test_a_replica_is_left_for_whoever_is_behind_the_address_then(
 
 async def test_keys_share_a_slot_of_a_cluster(tmp_path: Path) -> None:
     # Nodes of a cluster talk to each other at a port that is higher by 10,000.
-    with RedisServer(tmp_path, "--cluster-enabled", "yes", port=quiet_port()) as server:
+    with RedisServer(tmp_path, "--cluster-enabled", "yes", port=quiet_port(also=10_000)) as server:
         async with connected(server.url) as redis:
             assert redis.key("lease", "a/b") == "{test}:lease:a/b"
             keys = [redis.key("lease", "a"), redis.key("log")]
