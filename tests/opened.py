@@ -19,18 +19,11 @@ def draft(topic: str, *data: bytes, document: bytes | None = None) -> Draft:
     return Draft(topic, payloads, None if document is None else Document(document))
 
 
-@implementer(IHistoryListener)
-class Listening:
-    """A history and what it told."""
+class Noting:
+    """Notes what a history says of itself; all of an IHistoryListener but what is recorded."""
 
-    def __init__(self, history: IHistory, clock: Clock) -> None:
-        self.history = history
-        self.clock = clock
-        self.told: list[tuple[Sequence[Event], Document | None]] = []
+    def __init__(self) -> None:
         self.said: list[str] = []
-
-    def committed(self, events: Sequence[Event], document: Document | None) -> None:
-        self.told.append((events, document))
 
     def unavailable(self, reason: str) -> None:
         self.said.append(reason)
@@ -40,6 +33,20 @@ class Listening:
 
     def restarted(self, head: int) -> None:
         self.said.append(f"restarted at {head}")
+
+
+@implementer(IHistoryListener)
+class Listening(Noting):
+    """A history and what it told."""
+
+    def __init__(self, history: IHistory, clock: Clock) -> None:
+        super().__init__()
+        self.history = history
+        self.clock = clock
+        self.told: list[tuple[Sequence[Event], Document | None]] = []
+
+    def committed(self, events: Sequence[Event], document: Document | None) -> None:
+        self.told.append((events, document))
 
 
 class Open(Listening):

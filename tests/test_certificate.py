@@ -42,14 +42,29 @@ def files(tmp_path: Path, identity: Identity) -> tuple[Path, Path]:
     return key, chain
 
 
-def shake(certificate: Certificate, alpn: list[str] | None = None, **bounds: Any) -> ssl.SSLObject:
-    """A handshake in memory with a client that trusts the root alone."""
+def shake(
+    certificate: Certificate,
+    alpn: list[str] | None = None,
+    before: ssl.SSLObject | None = None,
+    **bounds: Any,
+) -> ssl.SSLObject:
+    """
+    A handshake in memory with a client that trusts the root alone, or with that of an
+    earlier one, which would have its session taken up again.
+    """
     context = ssl.create_default_context(cadata=ROOT.pem.decode())
+    if before is not None:
+        context = before.context
     for name, value in bounds.items():
         setattr(context, name, value)
     context.set_alpn_protocols(alpn or [])
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = context.wrap_bio(to_client, to_server, server_hostname="pushd.test")
+    client = context.wrap_bio(
+        to_client,
+        to_server,
+        server_hostname="pushd.test",
+        session=None if before is None else before.session,
+    )
     server: Any = certificate.serverConnectionForTLS(None)
     server.set_accept_state()
     for _ in range(5):
@@ -66,6 +81,8 @@ def shake(certificate: Certificate, alpn: list[str] | None = None, **bounds: Any
         with suppress(SSL.WantReadError):
             to_client.write(server.bio_read(65536))
         if done:
+            # OpenSSL forgets a session that did not end well.
+            server.set_shutdown(SSL.SENT_SHUTDOWN)
             return client
     raise AssertionError("no handshake")
 
@@ -105,6 +122,17 @@ def test_tls_1_2_and_1_3_are_spoken_with_no_compression(files: tuple[Path, Path]
         assert client.compression() is None
         cipher = client.cipher()
         assert cipher is not None and ("GCM" in cipher[0] or "CHACHA20" in cipher[0])
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_session_is_taken_up_again(files: tuple[Path, Path], version: ssl.TLSVersion) -> None:
+    """Who got hold of the keys of tickets could read what was said long before."""
+    certificate = Certificate(*map(str, files))
+    first = shake(certificate, minimum_version=version, maximum_version=version)
+    with suppress(ssl.SSLWantReadError):
+        # What TLS 1.3 takes a session up with again comes behind the handshake.
+        first.read(1)
+    assert not shake(certificate, before=first).session_reused
 
 
 def test_reading_again_shows_the_new_one_to_new_connections(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from house import House, Silent, dumps, now
-from twisted.internet.defer import CancelledError, Deferred
+from house import Client, House, Silent, dumps, now
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import LogLevel, formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -14,7 +15,7 @@ from pushd.config import History
 from pushd.errors import HistoryError
 from pushd.event import Document, Draft, Event, Payload
 from pushd.history.memory import MemoryHistory
-from pushd.hub import REACH_SECONDS
+from pushd.hub import MESSAGES_LINGER, REACH_SECONDS
 from pushd.interfaces import IHistoryListener, IHub, IListener, Kept
 from pushd.once import WOKEN_AT_ONCE
 from pushd.wire import Frame
@@ -68,6 +69,11 @@ def slow(house: House) -> Slow:
     return house.history
 
 
+def warned(capture: list[dict[str, Any]]) -> list[str]:
+    """What the operator was warned of."""
+    return [formatEvent(event) for event in capture if event["log_level"] is LogLevel.warn]
+
+
 def test_it_is_a_hub(house: House) -> None:
     verifyObject(IHub, house.hub)
     verifyObject(IHistoryListener, house.hub)
@@ -82,6 +88,14 @@ def test_an_event_is_seen_only_after_it_is_recorded(house: House, slow: Slow) ->
     slow.record()
     house.turn()
     assert (notes.told, recorded.called, house.hub.head) == ([b"1", "flush"], True, 1)
+
+
+def test_what_is_published_together_is_told_whole_and_in_order(house: House) -> None:
+    notes = Notes()
+    house.hub.listen(house.messages("m"), notes)
+    now(house.hub.publish(Draft("m", tuple(Payload(None, data) for data in (b"1", b"2", b"3")))))
+    house.turn()
+    assert notes.told == [b"1", b"2", b"3", "flush"]
 
 
 def test_a_publisher_who_hangs_up_does_not_undo_the_recording(house: House, slow: Slow) -> None:
@@ -183,6 +197,38 @@ def test_a_topic_that_nobody_ever_watched_is_forgotten_too(house: House) -> None
     assert house.hub.topics == {}
 
 
+def test_messages_that_nobody_watches_stay_in_the_history(house: House) -> None:
+    house.messages("m")
+    house.say("m", 1)
+    house.clock.advance(MESSAGES_LINGER)
+    assert house.hub.topics == {}
+    assert [event.seq for event in now(house.history.load("m")).events] == [1]
+
+
+def test_what_cannot_be_forgotten_is_told(house: House, capture: list[dict[str, Any]]) -> None:
+    house.document("d", linger=60)
+    house.history.forget = lambda _: fail(HistoryError("The disk is full."))
+    house.clock.advance(60)
+    assert warned(capture) == ["'d' is not forgotten: The disk is full."]
+
+
+@pytest.mark.parametrize(
+    ("kept", "recorded"),
+    [
+        (Kept([], 0, None), False),
+        (Kept([Event(1, "m", Payload(None, b"1"), 0.0)], 0, None), True),
+        (Kept([], 7, None), True),
+        (Kept([], 7, Document(b"1")), False),
+    ],
+    ids=["nothing", "messages", "messages that are gone", "a document"],
+)
+def test_messages_that_there_were_are_known_to_have_been(
+    house: House, kept: Kept, recorded: bool
+) -> None:
+    house.history.load = lambda _: succeed(kept)
+    assert now(house.hub.recorded("m")) is recorded
+
+
 def test_a_topic_that_lingers_can_be_released_a_watched_one_not(house: House) -> None:
     topic = house.document("d", linger=60)
     house.hub.watch(topic)
@@ -239,13 +285,55 @@ def test_readers_hear_that_the_history_is_not_available_and_that_it_is_again(hou
     assert message.receive().page.statuses == [("", "error"), ("", "ok")]
 
 
-def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House) -> None:
-    topic, messages = house.document("d", linger=60), house.messages("m")
+def test_readers_of_what_was_dropped_hear_that_the_history_is_not_available_too(
+    house: House,
+) -> None:
+    topic = house.messages("m")
+    reader = house.client(topic).connect()
+    house.hub.drop(topic)
+    house.hub.unavailable("the disk is full")
+    house.turn()
+    assert reader.receive().page.statuses == [("", "error")]
+
+
+def test_while_the_history_is_not_available_the_log_says_it_once(
+    house: House, capture: list[dict[str, Any]]
+) -> None:
+    came_back: list[str] = []
+    house.hub.came_back = lambda: came_back.append(str(house.hub.trouble))
+    house.hub.available()
+    for reason in ("the disk is full", "the disk is full", "the disk is gone"):
+        house.hub.unavailable(reason)
+    assert came_back == []
+    house.hub.available()
+    house.hub.available()
+    assert came_back == ["None"], "what could not be opened meanwhile is opened"
+    assert [formatEvent(event) for event in capture] == [
+        "the history is not available: the disk is full",
+        "the history is available again",
+    ]
+
+
+def readers(house: House) -> tuple[Client, Client]:
+    """One of a document and one of messages, with an event each."""
+    topics = house.document("d", linger=60), house.messages("m")
     house.snapshot("d", 1)
     house.say("m", 1)
-    document, message = house.client(topic).connect(), house.client(messages).connect()
-    document.receive()
-    message.receive()
+    document, message = (house.client(topic).connect().receive() for topic in topics)
+    return document, message
+
+
+def come_back(house: House, document: Client, message: Client) -> None:
+    """As they do who were cut."""
+    document.topics, message.topics = (house.document("d"),), (house.messages("m"),)
+    for client in (document, message):
+        client.receive().connect()
+
+
+def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(
+    house: House, capture: list[dict[str, Any]]
+) -> None:
+    document, message = readers(house)
     came_back: list[int] = []
     house.hub.came_back = lambda: came_back.append(house.hub.head)
     house.history = MemoryHistory(History(), house.now)
@@ -253,25 +341,19 @@ def test_if_the_history_is_lost_all_readers_come_back_to_begin_anew(house: House
     now(house.history.open(house.hub))
     house.hub.restarted(0)
     assert came_back == [0]
+    assert warned(capture) == ["the history was lost: all clients begin anew"]
     assert house.source.told == ["watched", "unwatched", "forgotten"]
     assert house.hub.topics == house.hub.dropped == {}
     house.snapshot("d", 2)
-    document.topics, message.topics = (house.document("d"),), (house.messages("m"),)
-    document.receive().connect()
-    message.receive().connect()
+    come_back(house, document, message)
     assert document.receive().page.documents == {"": 2}
     assert len(message.receive().page.gaps) == 1
 
 
 def test_if_some_of_the_history_is_not_told_all_readers_come_back_and_miss_nothing(
-    house: House,
+    house: House, capture: list[dict[str, Any]]
 ) -> None:
-    topic, messages = house.document("d", linger=60), house.messages("m")
-    house.snapshot("d", 1)
-    house.say("m", 1)
-    document, message = house.client(topic).connect(), house.client(messages).connect()
-    document.receive()
-    message.receive()
+    document, message = readers(house)
     patch = Payload("patch", dumps([{"op": "replace", "path": "", "value": 2}]))
     house.hub.committed = lambda *_: None  # type: ignore[method-assign]
     whole = Document(dumps("a" * 100))
@@ -279,20 +361,20 @@ def test_if_some_of_the_history_is_not_told_all_readers_come_back_and_miss_nothi
     house.history.append(Draft("m", (Payload(None, b"2"),)))
     del house.hub.committed
     house.hub.restarted(4)
-    document.topics, message.topics = (house.document("d"),), (house.messages("m"),)
-    document.receive().connect()
-    message.receive().connect()
+    assert warned(capture) == ["the history was not heard for too long: all clients come back"]
+    come_back(house, document, message)
     assert document.receive().page.documents == {"": 2}
     assert message.receive().page.gaps == []
     assert message.page.messages == {"": [2]}
 
 
 def test_who_was_told_more_by_another_node_waits_until_it_is_known_here(house: House) -> None:
-    first, second = (Deferred.fromCoroutine(house.hub.reach(seq)) for seq in (1, 2))
+    seqs = (2, 1, 1, 2)
+    waiting = [Deferred.fromCoroutine(house.hub.reach(seq)) for seq in seqs]
     house.say("nobody reads this", 1)
-    assert (first.called, second.called) == (True, False)
+    assert [one.called for one in waiting] == [seq == 1 for seq in seqs]
     house.say("m", 2)
-    assert second.called
+    assert all(one.called for one in waiting)
     assert Deferred.fromCoroutine(house.hub.reach(2)).called
     assert house.clock.getDelayedCalls() == []
 
@@ -342,6 +424,14 @@ def test_another_source_may_take_over_a_topic_with_all_that_it_has(house: House)
     assert other.told == ["watched", "unwatched", "forgotten"]
 
 
+def test_a_source_that_takes_over_begins_when_the_one_before_has_stopped(house: House) -> None:
+    topic, other = house.document("d"), Silent()
+    other.told = house.source.told
+    house.hub.watch(topic)
+    house.hub.refill(topic, lambda _: other, None)
+    assert other.told == ["watched", "unwatched", "watched"], "never two polls at a time"
+
+
 def test_a_source_that_takes_over_an_unwatched_topic_is_told_nothing(house: House) -> None:
     topic = house.document("d", linger=60)
     other = Silent()
@@ -349,6 +439,7 @@ def test_a_source_that_takes_over_an_unwatched_topic_is_told_nothing(house: Hous
     assert house.source.told == other.told == []
     house.clock.advance(5)
     assert other.told == ["forgotten"]
+    assert house.clock.getDelayedCalls() == []
 
 
 def test_a_topic_that_is_dropped_leaves_its_key_to_another(house: House) -> None:
@@ -488,3 +579,14 @@ def test_what_nobody_reads_does_not_count_as_slow(house: House) -> None:
     house.turn()
     house.clock.advance(1)
     assert told and max(told) < 5
+
+
+def test_how_long_it_takes_counts_from_when_it_was_learned(house: House) -> None:
+    told: list[float] = []
+    house.hub._metrics.reached = told.append  # type: ignore[method-assign]
+    house.client(house.messages("m")).connect()
+    house.clock.advance(50)
+    for began in (None, 47.0):
+        now(house.hub.publish(Draft("m", (Payload(None, b"1"),), began=began)))
+        house.clock.pump([0, 0])
+    assert told == [0.0, 3.0]

@@ -213,6 +213,21 @@ async def test_a_node_that_cannot_renew_it_stops_before_another_may_begin(
         assert a.has_it
 
 
+async def test_each_is_lost_at_its_own_time(server: RedisServer) -> None:
+    async with nodes(server) as both:
+        a = await both.a.want()
+        await both.a.wait(2.5)
+        later = await both.a.want("later")
+        server.halt()
+        lost = []
+        for _ in range(12):
+            both.a.clock.advance(0.25)
+            lost.append((not a.has_it, not later.has_it))
+        # 2.7 seconds from when they were asked for, at 2 and at 2.5.
+        assert lost == [(at >= 4.7, at >= 5.2) for at in (2.75 + n / 4 for n in range(12))]
+        server.proceed()
+
+
 async def test_what_is_answered_too_late_does_not_count(server: RedisServer) -> None:
     async with nodes(server) as both:
         a = Holder()
@@ -266,6 +281,12 @@ async def test_the_others_hear_how_the_source_is_doing(server: RedisServer) -> N
         await both.a.wait(1)
         await both.b.wait(1)
         assert b.reports[-1] == Report("error", reason[:LONGEST_REASON])
+
+
+async def test_what_a_later_pushd_may_say_of_a_source_is_nothing_bad(server: RedisServer) -> None:
+    async with nodes(server) as both:
+        server.ask("SET", "{test}:lease:t", "cccc 1 purple Why.")
+        assert (await both.b.want()).reports == [Report("ok", "Why.")]
 
 
 async def test_whoever_comes_next_hears_how_long_to_leave_the_source_alone(
@@ -323,6 +344,20 @@ async def test_what_came_when_nobody_wanted_it_any_more_is_given_back(server: Re
         await both.a.unwant(a)
         await both.a.turn()
         assert (a.told, both.lease(), both.a.count) == ([], None, 0)
+
+
+async def test_who_wants_it_no_more_hears_nothing_of_it(server: RedisServer) -> None:
+    async with nodes(server) as both:
+        holders = {both.a: Holder(), both.b: Holder()}
+        for node, holder in holders.items():
+            node.leases.want("t", holder)
+            node.clock.advance(0)
+            node.leases.unwant("t", holder)
+            await node.settle()
+        assert both.lease() and [holder.told for holder in holders.values()] == [[], []]
+        for node in holders:
+            await node.turn()
+        assert both.lease() is None and both.a.count == both.b.count == 0
 
 
 async def test_who_doubts_it_does_without_until_it_is_there_again(server: RedisServer) -> None:
@@ -437,7 +472,9 @@ async def test_a_node_that_ends_gives_all_back(server: RedisServer) -> None:
     async with nodes(server) as both:
         a, other = await both.a.want(), await both.a.want("other")
         b = await both.b.want()
+        both.a.leases.want("in the same turn", Holder())
         await both.a.leases.close()
+        assert both.a.clock.getDelayedCalls() == []
         assert both.lease() is both.lease("other") is None
         assert a.told == other.told == [GRANTED, REVOKED], "they stop before another begins"
         both.a.leases.unwant("t", a)

@@ -44,6 +44,17 @@ class Client:
             self.longest = max(self.longest, time.monotonic() - began)
 
 
+def until_sent_away(port: int, request: bytes) -> bytes:
+    """All that comes of a stream."""
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.sendall(request)
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n"), received
+    return received
+
+
 def hesitant(port: int) -> None:
     """Connects, and asks a little later."""
     with socket.create_connection(("127.0.0.1", port), 30) as connection:

@@ -34,18 +34,19 @@ def free_port() -> int:
         return port
 
 
-def quiet_port() -> int:
+def quiet_port(also: int = 0) -> int:
     """
     A free port that no outgoing connection is given. While a node is away, one that
     looks for it would otherwise find itself now and then (simultaneous open, RFC 9293,
     section 3.5), and the node would not get its port back.
+
+    :param also: how far above it is another one that is to be like it.
     """
     first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        port = random.SystemRandom().randrange(10_000, min(first_given, 32_768))
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+        port = random.SystemRandom().randrange(10_000, min(first_given, 32_768) - also)
+        if not listens(port) and not listens(port + also):
+            return port
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 15.0, what: str = "it") -> None:

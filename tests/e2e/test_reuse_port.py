@@ -5,14 +5,13 @@ from __future__ import annotations
 import http.client
 import re
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from asking import Client, hesitant
+from asking import Client, hesitant, until_sent_away
 from processes import TWISTD, Process, free_port, wait_until
 
 CONFIG = """
@@ -55,12 +54,7 @@ def get(port: int) -> None:
 
 def stream(port: int) -> None:
     """Reads a stream until it is sent away."""
-    with socket.create_connection(("127.0.0.1", port), 30) as connection:
-        connection.sendall(STREAM)
-        received = b""
-        while data := connection.recv(65536):
-            received += data
-    assert received.startswith(b"HTTP/1.1 200 OK\r\n"), received
+    received = until_sent_away(port, STREAM)
     assert received.rstrip().endswith(b"retry: 100"), received
 
 

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from asking import Client, hesitant
+from asking import Client, hesitant, until_sent_away
 from processes import TWISTD, Process, free_port, listens, program, wait_until
 from service_manager import ServiceManager, activate
 
@@ -287,13 +287,8 @@ class Faithful:
 
 def stream(port: int) -> None:
     """Reads a stream until it is sent away."""
-    with socket.create_connection(("127.0.0.1", port), 30) as connection:
-        connection.sendall(STREAM)
-        received = b""
-        while data := connection.recv(65536):
-            received += data
-        assert received.startswith(b"HTTP/1.1 200 OK\r\n"), received
-        assert b"event: snapshot" in received, received
+    received = until_sent_away(port, STREAM)
+    assert b"event: snapshot" in received, received
 
 
 def test_a_restart_refuses_no_connection(

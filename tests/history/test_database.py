@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 
 from pushd.config import History
 from pushd.errors import StartError
-from pushd.history import schema
+from pushd.history import database, schema
 
 
 def opened(path: Path) -> Open:
@@ -186,6 +186,19 @@ def test_a_commit_waits_for_the_disk_if_it_is_to(
     # sqlite.org/pragma.html: 1 is NORMAL, which syncs when the log is emptied; 2 is FULL.
     assert database._writing.execute("PRAGMA synchronous").fetchone() == (synchronous,)
     assert database._writing.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    now(one.history.close())
+
+
+def test_the_log_does_not_grow_though_it_is_read_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOG_BYTES", 100_000)
+    one = opened(tmp_path / "pushd.db")
+    log = tmp_path / "pushd.db-wal"
+    for _ in range(30):
+        one.append("m", b"x" * 20_000)
+        one.read(["m"], 0)
+        assert log.stat().st_size < 200_000
     now(one.history.close())
 
 

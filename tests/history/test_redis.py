@@ -11,6 +11,7 @@ from signal import SIGKILL
 from typing import Any
 
 import pytest
+from opened import Noting, draft
 from redis_proxy import RedisProxy
 from redis_server import RedisServer, in_redis
 from twisted.internet import reactor as _reactor
@@ -30,38 +31,30 @@ reactor: Any = _reactor
 
 
 @implementer(IHistoryListener)
-class Node:
+class Node(Noting):
     """One of several that share a record, and what it was told."""
 
     def __init__(
         self, url: str, now: Callable[[], float] = time.time, fenced: bool = False, **keep: Any
     ) -> None:
+        super().__init__()
         keeping = History(**{"timeout": 2.0, "prefix": "test", **keep})
         self.history = in_redis(url, keeping, now, fenced=fenced)
         self.told: list[Event] = []
         self.at: dict[int, float] = {}
-        self.said: list[str] = []
 
     def committed(self, events: Sequence[Event], document: Document | None) -> None:
         self.told += events
         self.at[events[-1].seq] = time.perf_counter()
 
-    def unavailable(self, reason: str) -> None:
-        self.said.append(reason)
-
-    def available(self) -> None:
-        self.said.append("available")
-
     def restarted(self, head: int) -> None:
-        self.said.append(f"restarted at {head}")
+        super().restarted(head)
         self.told.clear()
 
     def append(
         self, topic: str, *data: bytes, document: bytes | None = None
     ) -> Deferred[tuple[Event, ...]]:
-        payloads = tuple(Payload(None, one) for one in data)
-        whole = None if document is None else Document(document)
-        return self.history.append(Draft(topic, payloads, whole))
+        return self.history.append(draft(topic, *data, document=document))
 
     @property
     def data(self) -> list[bytes]:

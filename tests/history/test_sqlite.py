@@ -21,7 +21,7 @@ from pushd.config import History
 from pushd.errors import HistoryError, StartError
 from pushd.event import Event
 from pushd.history import batch
-from pushd.history.sqlite import RETRY_SECONDS, TIDY_SECONDS, UNUSED_SECONDS
+from pushd.history.sqlite import MORE_SECONDS, RETRY_SECONDS, TIDY_SECONDS, UNUSED_SECONDS
 
 
 class File:
@@ -41,6 +41,13 @@ class File:
         self.later = [one for one in options.values() if isinstance(one, Later)]
         self.opened = Open(in_file(self.path, keep, self.clock, **options), self.clock)
         return self.opened
+
+    @property
+    def writing(self) -> sqlite3.Connection:
+        """The connection with which the history writes."""
+        assert self.opened is not None
+        connection: sqlite3.Connection = self.opened.history._database._writing  # type: ignore[attr-defined]
+        return connection
 
     def close(self) -> None:
         if self.opened is not None:
@@ -163,7 +170,7 @@ def test_documents_that_nobody_asks_for_after_a_start_are_forgotten(file: File) 
     other.append("d4", b"1", document=b"other")
     file.clock.pump([TIDY_SECONDS] * int(UNUSED_SECONDS / TIDY_SECONDS - 1))
     assert len(file.ask("SELECT * FROM documents")) == 20
-    file.clock.pump([TIDY_SECONDS] * 4)
+    file.clock.pump([TIDY_SECONDS, MORE_SECONDS, MORE_SECONDS])
     assert file.ask("SELECT key FROM topics ORDER BY key") == [("d3",), ("d4",), ("m",)]
     assert len(file.ask("SELECT * FROM documents")) == 2
 
@@ -228,6 +235,22 @@ def test_a_group_has_its_bounds_and_a_draft_is_whole(
         writer.go_on()
         groups.append([seqs(events) for events, _ in opened.told[before:]])
     assert groups == [[[1]], [[2, 3], [4, 5]], [[6]], [[7]], [[8]], [[9, 10, 11, 12, 13, 14]]]
+
+
+def test_documents_count_for_the_bounds_of_a_group(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH_BYTES", 100)
+    writer = Later()
+    opened = file.open(writer=writer)
+    opened.start("a", b"1")
+    for size in (40, 40, 40):
+        opened.history.append(draft("d", b"x" * 5, document=b"x" * size))
+    groups = []
+    while writer.jobs:
+        writer.go_on()
+        groups.append(len(opened.told))
+    assert groups == [1, 3, 4]
 
 
 def test_who_loads_a_topic_is_told_what_was_asked_before_and_nothing_else(file: File) -> None:
@@ -473,7 +496,7 @@ def test_what_was_written_though_it_was_said_to_have_failed_is_in_another_epoch(
 def test_a_full_disk_is_told_and_left(file: File) -> None:
     opened = file.open()
     opened.append("m", b"1")
-    sql = opened.history._database._writing  # type: ignore[attr-defined]
+    sql = file.writing
     sql.execute("PRAGMA max_page_count = 100")
     with pytest.raises(HistoryError, match="The disk is full"):
         opened.append("m", b"x" * 1_000_000)
@@ -504,7 +527,7 @@ def test_a_locked_file_is_told_and_read(file: File) -> None:
 def test_a_file_that_cannot_be_written_any_more_is_told_and_read(file: File) -> None:
     opened = file.open()
     opened.append("m", b"1")
-    sql = opened.history._database._writing  # type: ignore[attr-defined]
+    sql = file.writing
     sql.execute("PRAGMA query_only = 1")
     with pytest.raises(HistoryError, match="cannot be written to"):
         opened.append("m", b"2")
@@ -524,7 +547,7 @@ def test_a_file_that_is_damaged_while_it_is_used_is_looked_through_until_it_is_w
     backup = file.path.with_name("backup")
     shutil.copy(file.path, backup)
     opened = file.open(keep={"keep_events": 5})
-    sql = opened.history._database._writing  # type: ignore[attr-defined]
+    sql = file.writing
     sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     _damage(file.path)
     sql.execute("PRAGMA cache_size = 0")
@@ -547,7 +570,7 @@ def test_after_damage_was_seen_the_whole_file_has_to_be_well_not_just_where_it_i
     opened = file.open()
     for _ in range(100):
         opened.append("m", b"x" * 1000)
-    sql = opened.history._database._writing  # type: ignore[attr-defined]
+    sql = file.writing
     sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with file.path.open("r+b") as damaged:
         damaged.seek(4096 * 12)
@@ -607,6 +630,25 @@ def test_another_file_in_its_place_is_another_record(file: File, tmp_path: Path)
     assert opened.append("m", b"4") == [4]
     file.close()
     assert file.ask("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_what_another_file_holds_is_given_however_old_this_one_was(
+    file: File, tmp_path: Path
+) -> None:
+    opened = file.open(keep={"keep_seconds": 6})
+    opened.append("m", *[b"old"] * 9)
+    file.clock.advance(7)
+    assert opened.read(["m"], 0).events == []
+    other = File(tmp_path / "other.db")
+    other.clock.advance(7)
+    other.open().append("m", b"o1", b"o2", b"o3")
+    other.close()
+    other.path.rename(file.path)
+    with pytest.raises(HistoryError):
+        opened.append("m", b"1")
+    file.clock.advance(RETRY_SECONDS)
+    assert seqs(opened.read(["m"], 0).events) == [1, 2, 3]
+    assert seqs(now(opened.history.load("m")).events) == [1, 2, 3]
 
 
 def test_an_older_copy_of_itself_is_another_record(file: File) -> None:
@@ -669,6 +711,15 @@ def test_what_is_too_old_goes_though_nobody_publishes_little_by_little(file: Fil
     assert (kept.events, kept.floor) == ([], 1200)
     file.clock.pump([0.1, 0.1])
     assert file.ask("SELECT floor, count, size FROM topics") == [(1200, 0, 0)]
+
+
+def test_what_is_published_takes_the_place_of_what_is_too_old(file: File) -> None:
+    opened = file.open(keep={"keep_seconds": 5})
+    for _ in range(6):
+        opened.append("m", b"1")
+    file.clock.advance(6)
+    opened.append("m", b"1")
+    assert file.ask("SELECT min(seq), max(seq) FROM events") == [(3, 7)], "two for each"
 
 
 def test_a_topic_that_has_much_too_much_is_trimmed_little_by_little(file: File) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,27 @@ import pytest
 from processes import free_port, quiet_port
 from redis_server import RedisServer
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import formatEvent
+from twisted.python.failure import Failure
 from upstream import until
 from upstream.certificates import Authority
 
 from pushd.errors import HistoryError
 from pushd.redis.address import Address
-from pushd.redis.client import Redis, RefusedError, Script, UnknownOutcomeError
+from pushd.redis.client import (
+    AGAIN_SECONDS,
+    RETRY_SECONDS,
+    Redis,
+    RefusedError,
+    Script,
+    UnknownOutcomeError,
+)
 
 reactor: Any = _reactor
 
@@ -101,6 +115,27 @@ async def test_a_command_waits_no_longer_than_its_deadline_and_is_not_sent_later
         assert not isinstance(failed.value, UnknownOutcomeError)
         with server:
             assert await redis.call("GET", "n", timeout=5.0) is None
+
+
+async def test_who_says_that_it_may_take_longer_waits_longer(server: RedisServer) -> None:
+    async with connected(server.url, timeout=0.2) as redis:
+        assert await redis.call("BLPOP", "nothing", 0.4, timeout=5.0) is None
+        assert await redis.call("PING") == b"PONG"
+
+
+async def test_a_reply_that_nobody_waits_for_any_more_is_no_error(
+    server: RedisServer, capture: list[dict[str, Any]]
+) -> None:
+    async with connected(server.url, timeout=0.5) as redis:
+        await redis.call("PING")
+        left = redis.call("INCR", "n").addErrback(lambda _: None)
+        left.cancel()
+        assert await redis.call("GET", "n") == b"1"
+        with pytest.raises(UnknownOutcomeError):
+            await redis.call("BLPOP", "nothing", 5)
+        del left
+    gc.collect()
+    assert not any("log_failure" in event for event in capture), logged(capture)
 
 
 async def test_what_is_taken_back_is_not_sent(tmp_path: Path) -> None:
@@ -257,15 +292,27 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
             assert await redis.call("PING") == b"PONG"
 
 
-async def test_a_script_that_redis_does_not_know_is_shown_to_it(server: RedisServer) -> None:
+async def test_a_script_that_redis_does_not_know_is_shown_to_it(
+    server: RedisServer, capture: list[dict[str, Any]]
+) -> None:
     script = Script("return {KEYS[1], ARGV[1], ARGV[2]}")
     async with connected(server.url) as redis:
         for _ in range(2):
             assert await redis.run(script, ["k"], "a", 1) == [b"k", b"a", b"1"]
         server.ask("SCRIPT", "FLUSH")
         assert await redis.run(script, ["k"], "a", 1) == [b"k", b"a", b"1"]
+        assert not capture, "which is nothing to complain of"
         with pytest.raises(RefusedError):
             await redis.run(Script("nonsense"), [])
+
+
+async def test_a_script_that_fails_in_the_middle_is_not_run_again(server: RedisServer) -> None:
+    script = Script("redis.call('INCR', KEYS[1]); return redis.error_reply('HALF of it')")
+    async with connected(server.url) as redis:
+        for times in (b"1", b"2"):
+            with pytest.raises(RefusedError):
+                await redis.run(script, ["n"])
+            assert await redis.call("GET", "n") == times
 
 
 async def test_a_replica_is_left_for_whoever_is_behind_the_address_then(
@@ -285,7 +332,7 @@ async def test_a_replica_is_left_for_whoever_is_behind_the_address_then(
 
 async def test_keys_share_a_slot_of_a_cluster(tmp_path: Path) -> None:
     # Nodes of a cluster talk to each other at a port that is higher by 10,000.
-    with RedisServer(tmp_path, "--cluster-enabled", "yes", port=quiet_port()) as server:
+    with RedisServer(tmp_path, "--cluster-enabled", "yes", port=quiet_port(also=10_000)) as server:
         async with connected(server.url) as redis:
             assert redis.key("lease", "a/b") == "{test}:lease:a/b"
             keys = [redis.key("lease", "a"), redis.key("log")]
@@ -341,3 +388,131 @@ async def test_what_waits_fails_when_pushd_ends(tmp_path: Path) -> None:
         waiting: Deferred[object] = redis.call("PING")
     with pytest.raises(HistoryError, match="ending"):
         await waiting
+
+
+# On a clock: when it connects again, and what the log says meanwhile.
+
+
+class Wire(StringTransport):
+    """To a Redis that answers everything with the same, in the next turn."""
+
+    def __init__(self, far: Far, protocol: Any) -> None:
+        super().__init__()
+        self._far = far
+        self._protocol = protocol
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self._far.answer:
+            self._far.clock.callLater(0, self._protocol.dataReceived, self._far.answer)
+
+    def abortConnection(self) -> None:
+        super().abortConnection()
+        self.lose()
+
+    def lose(self) -> None:
+        self._protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class Far:
+    """
+    A Redis far away, as an endpoint.
+
+    :ivar answer: to whatever it is asked; None for none, to connecting neither.
+    :ivar tried: when it was connected to.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.answer: bytes | None = None
+        self.tried: list[float] = []
+        self.wires: list[Wire] = []
+        address = Address.parse("redis://redis.example")
+        self.redis = Redis(self.clock, address, self, "test", 5.0)  # type: ignore[arg-type]
+
+    def connect(self, factory: Factory) -> Deferred[Any]:
+        self.tried.append(self.clock.seconds())
+        if self.answer is None:
+            return fail(ConnectionRefusedError())
+        protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
+        self.wires.append(Wire(self, protocol))
+        protocol.makeConnection(self.wires[-1])  # type: ignore[union-attr]
+        return succeed(protocol)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.pump([1 / 64] * round(seconds * 64))
+
+
+@pytest.fixture
+def far() -> Far:
+    far = Far()
+    far.redis.start()
+    return far
+
+
+def test_it_is_tried_again_later_and_later_up_to_a_bound(far: Far) -> None:
+    far.wait(300)
+    first, most = RETRY_SECONDS
+    pauses = [after - before for before, after in pairwise(far.tried)]
+    for number, pause in enumerate(pauses):
+        wait = min(first * 2**number, most)
+        assert wait / 2 <= pause <= wait + 1 / 32
+    assert max(pauses[10:]) - min(pauses[10:]) > most / 4, "nodes come back apart"
+
+
+def test_once_it_was_there_it_is_tried_soon_again(far: Far) -> None:
+    far.wait(100)
+    far.answer = b"+PONG\r\n"
+    far.wait(RETRY_SECONDS[1])
+    assert far.redis.connected
+    far.answer, before = None, len(far.tried)
+    far.wires[-1].lose()
+    assert not far.redis.connected
+    far.wait(RETRY_SECONDS[0] + 1 / 32)
+    assert len(far.tried) == before + 1
+
+
+def test_what_is_asked_when_it_was_lost_waits_for_the_next_connection(far: Far) -> None:
+    far.answer = b"+PONG\r\n"
+    far.wait(RETRY_SECONDS[1])
+    far.wires[-1].lose()
+    answers: list[Any] = []
+    far.redis.call("PING").addBoth(answers.append)
+    assert answers == []
+    far.wait(RETRY_SECONDS[1])
+    assert answers == [b"PONG"] and len(far.wires) == 2
+
+
+def test_a_connection_that_is_of_no_use_is_closed(far: Far) -> None:
+    far.answer = b"-LOADING Redis is loading the dataset in memory\r\n"
+    far.wait(10)
+    assert len(far.wires) > 3
+    assert all(wire.disconnected for wire in far.wires)
+
+
+def test_the_log_says_what_is_new_at_once_and_what_goes_on_once_in_a_while(
+    capture: list[dict[str, Any]], far: Far
+) -> None:
+    def said() -> list[str]:
+        new = [
+            formatEvent(event).removeprefix("redis://redis.example:6379/0: ") for event in capture
+        ]
+        capture.clear()
+        return [text.partition(" (")[0].partition(" to ")[0] for text in new]
+
+    unreachable, loading = "Redis cannot be reached.", "Redis is still reading its data."
+    far.wait(2 * AGAIN_SECONDS + 10)
+    assert said() == [unreachable] * 3
+    far.answer = b"-LOADING Redis is loading the dataset in memory\r\n"
+    far.wait(10)
+    assert said() == [loading]
+    far.answer = b"+PONG\r\n"
+    far.wait(10)
+    assert said() == ["connected"]
+    for _ in range(2):
+        far.answer = None
+        far.wires[-1].lose()
+        far.wait(5)
+        far.answer = b"+PONG\r\n"
+        far.wait(5)
+    assert said() == [unreachable, "connected"] * 2

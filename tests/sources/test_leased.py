@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from house import House, now
+from polling import surroundings
 from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
@@ -16,12 +17,9 @@ from zope.interface.verify import verifyObject
 from pushd.config import Source
 from pushd.errors import OvertakenError
 from pushd.interfaces import ILeaseholder, ILeases, IListener, ISource, Report
-from pushd.metrics import Metrics
 from pushd.sources.fetch import Answer
 from pushd.sources.leased import Leased
-from pushd.sources.pace import Slots
-from pushd.sources.poll import Poller, Surroundings
-from pushd.sources.worker import Worker
+from pushd.sources.poll import Poller
 from pushd.topic import DocumentTopic
 
 
@@ -70,15 +68,7 @@ class Node:
         self.house = House()
         self.leases = Leases()
         self.upstream = Upstream()
-        self.around = Surroundings(
-            self.house.hub,
-            Worker(None),  # type: ignore[arg-type]
-            self.house.clock,
-            self.house.now,
-            lambda: 0.5,
-            Metrics(),
-            Slots(0.5),
-        )
+        self.around = surroundings(self.house)
         self.source = Source(url="https://api.example/stocks", topic="stocks")
         self.topic = now(self.house.hub.document_topic("stocks", self.fill, 60.0))
         self.client = self.house.client(self.topic)
@@ -234,6 +224,45 @@ def test_what_is_granted_at_once_begins_at_once(node: Node) -> None:
     assert node.upstream.asked == 1
 
 
+def test_a_source_that_is_to_be_left_alone_is_so_by_who_has_it_at_once(node: Node) -> None:
+    node.client.connect()
+    node.leased.granted(0, Report("error", "Too many requests.", 30.0))
+    assert node.told == ["error"] and node.topic.status.reason == "Too many requests."
+    assert node.wait(29.9) == 0
+    assert node.wait(0.2) == 1
+
+
+def test_who_takes_over_knows_how_the_source_was_doing_if_nobody_says(node: Node) -> None:
+    node.client.connect()
+    node.leased.elsewhere(Report("error", "It is down."))
+    node.leased.granted(0, None)
+    assert node.told == ["error"]
+
+
+def test_that_it_had_to_wait_once_does_not_make_it_wait_again(node: Node) -> None:
+    node.other_node_records([1])
+    node.client.connect()
+    node.leased.elsewhere(Report("ok"))
+    node.client.drop()
+    node.client.connect()
+    node.leased.granted(1, None)
+    assert node.upstream.asked == 1
+
+
+def test_who_is_too_late_with_what_nobody_wants_any_more_doubts_nothing(
+    node: Node, monkeypatch: Any
+) -> None:
+    node.client.connect()
+    node.leased.granted(0, None)
+    recording: Deferred[Any] = Deferred()
+    with monkeypatch.context() as patched:
+        patched.setattr(node.house.hub, "publish", lambda _: recording)
+        node.upstream.answer([1])
+    node.client.drop()
+    recording.errback(OvertakenError("Another node has it."))
+    assert node.leases.doubted == []
+
+
 def test_an_answer_for_which_this_node_was_too_late_is_dropped_and_the_lease_doubted(
     node: Node, monkeypatch: Any
 ) -> None:
@@ -332,11 +361,12 @@ def test_a_refresh_goes_on_with_the_source_that_takes_over(node: Node) -> None:
 
 def test_a_refresh_waits_for_the_first_answer_that_another_node_gets(node: Node) -> None:
     node.house.hub.watch(node.topic)
-    refreshed = node.house.hub.refresh(node.topic)
+    refreshed = [node.house.hub.refresh(node.topic) for _ in range(2)]
     node.leased.elsewhere(Report("ok"))
-    assert not refreshed.called
+    assert not any(one.called for one in refreshed)
     node.other_node_records([1])
-    assert refreshed.called
+    assert all(one.called for one in refreshed)
+    assert node.house.clock.getDelayedCalls() == [], "who comes next has all the time"
 
 
 def test_a_refresh_is_over_when_another_node_gets_no_answer(node: Node) -> None:
@@ -395,6 +425,7 @@ def test_what_has_ended_is_wanted_no_more(node: Node) -> None:
     assert node.leases.holders == {}
     node.house.hub.watch(node.topic)
     assert node.leases.holders == {}
+    assert node.house.hub.refresh(node.topic).called, "there is nothing to wait for"
     node.house.hub.unwatch(node.topic)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from files import in_file
 from house import House, now
+from polling import surroundings
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.web.http_headers import Headers
@@ -22,9 +23,7 @@ from pushd.event import Document
 from pushd.interfaces import ISource, Report
 from pushd.metrics import Metrics
 from pushd.sources.fetch import Answer
-from pushd.sources.pace import Slots
-from pushd.sources.poll import Poller, Surroundings
-from pushd.sources.worker import Worker
+from pushd.sources.poll import Poller
 from pushd.topic import DocumentTopic
 
 URL = "https://api.example/stocks"
@@ -73,15 +72,7 @@ class Polled:
         self.metrics = Metrics()
         self.forgotten: list[bool] = []
         self.source = Source(url=URL, topic="stocks", **options)
-        around = Surroundings(
-            self.house.hub,
-            Worker(None),
-            self.house.clock,
-            self.house.now,
-            lambda: 0.5,  # type: ignore[arg-type]
-            self.metrics,
-            Slots(slot),
-        )
+        around = surroundings(self.house, self.metrics, slot)
 
         def fill(topic: DocumentTopic) -> ISource:
             self.poller = Poller(

@@ -11,6 +11,7 @@ import pytest
 from house import Client, House, now
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polling import surroundings
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.http_headers import Headers
 
@@ -23,9 +24,7 @@ from pushd.sources.always import Always
 from pushd.sources.catalogue import Catalogue
 from pushd.sources.directory import Changes
 from pushd.sources.fetch import Answer
-from pushd.sources.pace import Slots
-from pushd.sources.poll import Poller, Surroundings
-from pushd.sources.worker import Worker
+from pushd.sources.poll import Poller
 from pushd.topic import DocumentTopic, Topic
 
 HOST = "https://api.example"
@@ -115,15 +114,7 @@ class Shop:
         self.house = House()
         self.api = Api(self)
         self.pollers: list[Poller] = []
-        self.around = Surroundings(
-            self.house.hub,
-            Worker(None),  # type: ignore[arg-type]
-            self.house.clock,
-            self.house.now,
-            lambda: 0.5,
-            self.house.metrics,
-            Slots(0.5),
-        )
+        self.around = surroundings(self.house)
         self.config = config.parse(text, {})
         self.catalogue = Catalogue(self.config, self.house.hub, self._build)
 

@@ -14,6 +14,7 @@ import pytest
 from house import dumps
 from served import Answer, Connection, Served
 from test_sse import stalled
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, wrapServerTLS
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IProtocolNegotiationFactory
@@ -529,6 +530,77 @@ def test_a_closed_connection_that_does_not_end_is_ended() -> None:
     assert not client.open
     client.clock.advance(SERVER.client_timeout)
     assert client.aborted
+
+
+# When the daemon ends.
+
+
+def drained(client: Client) -> list[None]:
+    """Ends the site, with half a second for requests on their way; filled when all have left."""
+    done: list[None] = []
+    Deferred.fromCoroutine(client.site.drain(client.clock, 0.5)).addBoth(done.append)
+    return done
+
+
+def last(client: Client, done: list[None]) -> None:
+    """Asserts that its answer was the last, and that the end is there when it has left."""
+    assert client.answer.body.endswith(b"ok") and not client.open and not done
+    client.leave()
+    assert done == [None]
+    client.turn()
+    assert client.clock.getDelayedCalls() == []
+
+
+def test_at_the_end_the_answer_under_way_is_the_last_however_long_it_takes() -> None:
+    client = Client().send(LATER)
+    done = drained(client)
+    client.clock.advance(5)
+    assert client.open and not done
+    client.answers.answer()
+    assert client.answer.headers["connection"] == "close"
+    last(client, done)
+
+
+def test_at_the_end_an_answer_whose_header_was_sent_is_the_last_too() -> None:
+    client = Client().send(LATER)
+    client.answers.asked[-1].write(b"half of it, ")
+    done = drained(client)
+    client.answers.answer()
+    assert "connection" not in client.answer.headers
+    last(client, done)
+
+
+@pytest.mark.parametrize("pieces", [[GET], [GET[:20], GET[20:]]], ids=["whole", "in two"])
+@pytest.mark.parametrize("answered", [False, True])
+def test_at_the_end_a_request_on_its_way_is_answered_as_the_last(
+    answered: bool, pieces: list[bytes]
+) -> None:
+    client = Client()
+    if answered:
+        client.send(GET)
+        client.transport.clear()
+    done = drained(client)
+    client.clock.advance(0.4)
+    assert client.open and not done
+    client.send(*pieces)
+    assert client.answer.headers["connection"] == "close"
+    last(client, done)
+
+
+def test_at_the_end_who_asks_nothing_is_not_waited_for() -> None:
+    client = Client()
+    done = drained(client)
+    client.clock.advance(0.5)
+    assert not client.open and not done
+    client.leave()
+    assert done == [None]
+
+
+def test_where_nobody_is_the_end_is_at_once() -> None:
+    client = Client()
+    client.leave()
+    assert drained(client) == [None]
+    assert client.clock.getDelayedCalls() == []
 
 
 # What is left of a connection.
