@@ -659,6 +659,13 @@ def test_a_topic_that_has_much_too_much_is_trimmed_little_by_little(file: File) 
     assert len(opened.read(["m"], 0).events) == 10
 
 
+def test_a_topic_never_grows_by_more_than_is_kept_however_much_comes_at_once(file: File) -> None:
+    opened = file.open(keep={"keep_events": 1000})
+    for _ in range(5):
+        opened.append("d", *[b"item"] * 1200, document=b"x" * 100_000)
+    assert file.ask("SELECT count, size FROM topics") == [(1000, 4000)]
+
+
 def test_told_events_are_as_they_were_recorded(file: File) -> None:
     opened = file.open()
     opened.append("m", b"1")
