@@ -92,6 +92,8 @@ class Database:
         # Held while `_reading` is used: the other thread may close it.
         self._reader = Lock()
         self._suspect = False
+        # What is known of the file outside: a failed write may be in it nevertheless.
+        self._epoch, self._head = "", 0
         # The ids of documents that are there from before, and nobody has asked for.
         self._unused: set[int] = set()
         self._young = 0
@@ -108,8 +110,9 @@ class Database:
         self.place.hold()
         try:
             self.place.make()
-            return self._open()
+            return self._know(self._open())
         except BaseException:
+            self._disconnect()
             self.place.release()
             raise
 
@@ -151,7 +154,6 @@ class Database:
             life = self._begin(sql)
         if not self._keep.fsync:
             sql.execute("PRAGMA synchronous = NORMAL")
-        self._unused = {topic for (topic,) in sql.execute("SELECT topic FROM documents")}
         self._young = 0
         return life
 
@@ -170,6 +172,14 @@ class Database:
             "INSERT INTO life VALUES (?, ?, ?, 0, ?)", (epoch, head, self._boot, self._keep.fsync)
         )
         return Life(epoch, head, cut_off)
+
+    def _know(self, life: Life) -> Life:
+        """Take a record for one whose documents nobody has asked for yet."""
+        assert self._writing is not None
+        found = self._writing.execute("SELECT topic FROM documents")
+        self._unused = {topic for (topic,) in found}
+        self._epoch, self._head = life.epoch, life.head
+        return life
 
     def close(self) -> None:
         """Raises nothing: what is not in order is found when the file is opened."""
@@ -203,9 +213,11 @@ class Database:
 
         :param before: seconds since 1970; what is older may be removed.
         """
+        added = sum(len(change.events) for change in changes)
         with self._transaction() as sql:
-            tables.remove_old(sql, before, 2 * sum(len(change.events) for change in changes))
+            tables.remove_old(sql, before, 2 * added)
             written = tables.write(sql, changes, self._keep)
+        self._head += added
         self._unused.difference_update(written)
         self._bound_log()
 
@@ -256,15 +268,13 @@ class Database:
                 with self._reader:
                     self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def attempt(self, size: int, epoch: str, head: int) -> Life:
+    def attempt(self, size: int) -> Life:
         """
         See whether writing works (again). If the file has become another, or may be
-        broken, the one that is there now is opened.
+        broken, the one that is there now is opened. If its newest event is not the last
+        that was written, it gets a new epoch, as seqs would be given twice.
 
         :param size: bytes to be written.
-        :param epoch: the one that clients know.
-        :param head: the seq of the last event that they were told. If the file has
-            another, it gets a new epoch, as seqs would be given twice.
         """
         if self._writing is None or self._suspect or not self.place.unchanged:
             self._disconnect()
@@ -278,10 +288,10 @@ class Database:
                 sql.execute(step, values)
         with self._transaction() as sql:
             found = Life(*sql.execute("SELECT epoch, head FROM life").fetchone())
-            if found.epoch == epoch and found.head != head:
+            if found.epoch == self._epoch and found.head != self._head:
                 found = Life(secrets.token_hex(5), found.head)
                 sql.execute("UPDATE life SET epoch = ?", (found.epoch,))
-        return found
+        return found if found.epoch == self._epoch else self._know(found)
 
     # Reading.
 
@@ -298,9 +308,11 @@ class Database:
             self._unused.discard(id)
         return kept
 
-    def read(self, topics: Sequence[str], after: int, size: int, upto: int, before: float) -> Page:
+    def read(
+        self, topics: Sequence[str], after: int, size: int, upto: int, before: float
+    ) -> tuple[str, Page]:
         """
-        See :meth:`IHistory.read`; in a thread of its own.
+        See :meth:`IHistory.read`; in a thread of its own. A page, and the epoch that it is of.
 
         :param upto: the seq of the last event that may be given.
         :param before: seconds since 1970; what is older is gone.
@@ -312,8 +324,9 @@ class Database:
             _roll_back(sql)
             sql.execute("BEGIN")
             try:
+                (epoch,) = sql.execute("SELECT epoch FROM life").fetchone()
                 young = self._first_young(sql, before)
-                return tables.page(sql, topics, after, size, upto, young)
+                return epoch, tables.page(sql, topics, after, size, upto, young)
             finally:
                 _roll_back(sql)
 

@@ -197,8 +197,10 @@ class SQLiteHistory:
     def _read(self, topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
         epoch, upto, before = self.epoch, self._told, self._before()
 
-        def of_this_epoch(page: Page) -> Page:
-            if epoch != self.epoch:
+        def of_this_epoch(answer: tuple[str, Page]) -> Page:
+            found, page = answer
+            # That another one has begun may be told here later than it can be read.
+            if not found == epoch == self.epoch:
                 raise HistoryError("The history has begun anew.")
             return page
 
@@ -240,8 +242,7 @@ class SQLiteHistory:
         self._wait(RETRY_SECONDS, self._attempt, batch.size)
 
     def _attempt(self, size: int) -> None:
-        epoch, told = self.epoch, self._told
-        self._writer.do(lambda: self._database.attempt(size, epoch, told)).addCallbacks(
+        self._writer.do(lambda: self._database.attempt(size)).addCallbacks(
             self._works, self._still_fails, errbackArgs=(size,)
         )
 

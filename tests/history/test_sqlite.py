@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 
 from pushd.config import History
 from pushd.errors import HistoryError, StartError
-from pushd.event import Event
+from pushd.event import Document, Event
 from pushd.history import batch
 from pushd.history.sqlite import RETRY_SECONDS, TIDY_SECONDS, UNUSED_SECONDS
 
@@ -627,6 +627,65 @@ def test_a_page_of_the_record_before_is_not_given(file: File) -> None:
     reader.go_on()
     with pytest.raises(HistoryError, match="begun anew"):
         now(asked)
+
+
+def test_what_is_read_of_another_record_before_that_is_told_is_not_given(
+    file: File, tmp_path: Path
+) -> None:
+    other = File(tmp_path / "other.db")
+    other.open().append("m", b"o1", b"o2")
+    other.close()
+    writer = Later()
+    opened = file.open(writer=writer)
+    opened.start("m", b"1", b"2")
+    writer.go_on()
+    other.path.rename(file.path)
+    file.clock.advance(TIDY_SECONDS)
+    writer.go_on()
+    assert opened.said == ["Its file is not in its place."]
+    file.clock.advance(RETRY_SECONDS)
+    job, done = writer.jobs.pop()
+    life = job()
+    with pytest.raises(HistoryError, match="begun anew"):
+        opened.read(["m"], 0)
+    done.callback(life)
+    assert opened.said[1:] == ["restarted at 2", "available"]
+    assert [e.payload.data for e in opened.read(["m"], 0).events] == [b"o1", b"o2"]
+
+
+def test_what_was_recorded_behind_a_tidying_up_that_failed_is_the_same_record(file: File) -> None:
+    """Who tries again may be asked to before that commit is told."""
+    writer = Later()
+    opened = file.open(writer=writer)
+    epoch = opened.history.epoch
+    file.clock.advance(TIDY_SECONDS)
+    behind = opened.start("m", b"1")
+    file.faults.arm(0, code=sqlite3.SQLITE_BUSY)
+    writer.go_on()
+    file.clock.advance(RETRY_SECONDS)
+    assert len(writer.jobs) == 2
+    writer.go_on()
+    writer.go_on()
+    assert seqs(now(behind)) == [1]
+    assert opened.said == ["Its file is locked by another program.", "available"]
+    assert opened.history.epoch == epoch
+
+
+def test_documents_in_use_are_kept_though_the_file_is_opened_anew(file: File) -> None:
+    """Else the next change would be all that is left of them, as if there had been no other."""
+    opened = file.open()
+    for n in range(3):
+        opened.append("d", b"%d" % n, document=b"whole")
+    file.clock.pump([TIDY_SECONDS] * int(UNUSED_SECONDS / TIDY_SECONDS))
+    file.faults.arm(0, code=sqlite3.SQLITE_IOERR)
+    with pytest.raises(HistoryError):
+        opened.append("m", b"x")
+    file.faults.mend()
+    file.clock.advance(RETRY_SECONDS)
+    assert opened.said[1:] == ["available"]
+    file.clock.pump([TIDY_SECONDS] * 2)
+    kept = now(opened.history.load("d"))
+    assert (seqs(kept.events), kept.document) == ([1, 2, 3], Document(b"whole"))
 
 
 # What is too old.
