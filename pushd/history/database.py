@@ -41,7 +41,7 @@ CHECKED_BYTES = 268_435_456
 """Files up to this size are looked through when they are opened."""
 
 LOG_BYTES = 33_554_432
-"""The size of SQLite's write-ahead log at which writers wait until it is emptied."""
+"""The size of SQLite's write-ahead log at which writers empty it."""
 
 _BROKEN = frozenset(
     {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
@@ -262,11 +262,17 @@ class Database:
         """
         Readers who come one after another would keep the log from being begun anew, and
         SQLite, which looks only now and then whether one is there, would give up.
+        For another program that reads nobody waits: it may read for hours.
         """
+        sql = self._writing
         with suppress(OSError, sqlite3.Error):
-            if os.stat(self._log).st_size > LOG_BYTES and self._writing is not None:
-                with self._reader:
-                    self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if sql is not None and os.stat(self._log).st_size > LOG_BYTES:
+                sql.execute("PRAGMA busy_timeout = 0")
+                try:
+                    with self._reader:
+                        sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:
+                    sql.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS:.0f}")
 
     def attempt(self, size: int) -> Life:
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from twisted.internet.task import Clock
 from pushd.config import History
 from pushd.errors import HistoryError, StartError
 from pushd.event import Document, Event
-from pushd.history import batch
+from pushd.history import batch, database
 from pushd.history.sqlite import RETRY_SECONDS, TIDY_SECONDS, UNUSED_SECONDS
 
 
@@ -491,6 +492,26 @@ def test_a_locked_file_is_told_and_read(file: File) -> None:
     file.clock.advance(RETRY_SECONDS)
     assert opened.said[1:] == ["available"]
     assert opened.append("m", b"2") == [2]
+
+
+def test_nobody_waits_for_another_program_that_reads(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOG_BYTES", 10_000)
+    log = file.path.with_name(f"{file.path.name}-wal")
+    opened = file.open()
+    opened.append("m", b"1")
+    other = sqlite3.connect(file.path, isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM events").fetchall()
+    began = time.perf_counter()
+    for _ in range(5):
+        opened.append("m", b"x" * 10_000)
+    assert time.perf_counter() - began < database.BUSY_SECONDS
+    assert log.stat().st_size > 50_000
+    other.close()
+    opened.append("m", b"2")
+    assert log.stat().st_size == 0
 
 
 def test_a_file_that_cannot_be_written_any_more_is_told_and_read(file: File) -> None:
