@@ -48,6 +48,9 @@ How long after the start documents are kept that nobody asks for: clients come b
 within a minute. Later, whoever fills a topic says when it is to be forgotten.
 """
 
+ENDING = "pushd is ending."
+"""What is told to those who ask for something that will not be done any more."""
+
 
 @implementer(IHistory)
 class SQLiteHistory:
@@ -125,6 +128,8 @@ class SQLiteHistory:
 
     def read(self, topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
         """See :meth:`IHistory.read`. Many who come back to one place at once read it once."""
+        if self._closing is not None:
+            return fail(HistoryError(ENDING))
         return self._reads.ask(
             (tuple(topics), after, size), lambda: self._read(topics, after, size)
         )
@@ -141,7 +146,7 @@ class SQLiteHistory:
 
     def _ask(self, asked: Asked) -> Deferred[Any]:
         if self._closing is not None:
-            asked.done.errback(HistoryError("pushd is ending."))
+            asked.done.errback(HistoryError(ENDING))
         elif self._unavailable is not None and not isinstance(asked, Load):
             asked.done.errback(HistoryError(self._unavailable))
         else:
@@ -211,6 +216,9 @@ class SQLiteHistory:
         raise self._failed_to_read(failure.value)
 
     def _failed_to_read(self, error: BaseException | None) -> HistoryError:
+        if self._closing is not None:
+            # The file was closed before it came to that.
+            return HistoryError(ENDING)
         self._complain("cannot be read", error)
         return HistoryError(reasons.reason(error))
 
