@@ -239,6 +239,40 @@ def test_who_loads_a_topic_is_told_what_was_asked_before_and_nothing_else(file: 
     assert loaded == [([1, 2, 3], 3)] * 2
 
 
+def test_who_publishes_overtakes_hundreds_who_load(file: File) -> None:
+    writer = Later()
+    opened = file.open(writer=writer)
+    opened.start("a", b"1")
+    loads = [opened.history.load("a") for _ in range(300)]
+    writer.go_on()
+    published = opened.start("a", b"2")
+    writer.go_on()
+    assert sum(load.called for load in loads) == batch.BATCH_LOADS
+    writer.go_on()
+    assert published.called
+    while writer.jobs:
+        writer.go_on()
+    found = [seqs(now(load).events) for load in loads]
+    assert found == [[1]] * batch.BATCH_LOADS + [[1, 2]] * (300 - batch.BATCH_LOADS)
+
+
+def test_what_is_loaded_is_never_what_was_to_be_forgotten_before(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH_EVENTS", 1)
+    writer = Later()
+    opened = file.open(writer=writer)
+    opened.history.append(draft("d", b"1", document=b"whole"))
+    writer.go_on()
+    for _ in range(4):
+        opened.start("m", b"1")
+    opened.history.forget("d")
+    loaded = opened.history.load("d")
+    while writer.jobs:
+        writer.go_on()
+    assert now(loaded).document is None
+
+
 def test_of_messages_no_more_are_loaded_than_a_log_wants(file: File) -> None:
     opened = file.open()
     for n in range(30):
