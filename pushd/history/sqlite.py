@@ -100,6 +100,8 @@ class SQLiteHistory:
         path = self._database.place.path
         try:
             life = self._database.open()
+            self._writer.start()
+            self._reader.start()
         except Exception as error:
             return fail(StartError(f"history.path: {path}: {reasons.advice(error, path)}"))
         if life.cut_off:

@@ -18,6 +18,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from pushd.config import History
+from pushd.errors import StartError
 from pushd.event import Document, Event
 from pushd.history.database import LOG_BYTES, Database
 from pushd.history.place import Place
@@ -164,6 +165,21 @@ async def test_what_sqlite_keeps_beside_the_file_is_bounded_whoever_reads(tmp_pa
         assert largest < LOG_BYTES + 1_000_000
         # Of 150 MB, 10 are kept.
         assert path.stat().st_size < 20_000_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_history_that_cannot_have_its_threads_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later, whoever asked first would wait for good, and all behind it."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(StartError, match="can't start new thread"):
+        async with threaded(tmp_path / "pushd.db"):
+            pass
 
 
 @pytest_twisted.ensureDeferred
