@@ -467,6 +467,28 @@ def test_who_comes_and_goes_during_a_broadcast_misses_nothing_and_gets_nothing_t
 
 
 @pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("over", [False, True], ids=["in it", "behind it"])
+def test_who_has_enough_before_a_broadcast_came_to_it_misses_nothing(
+    house: House, over: bool
+) -> None:
+    """HTTP/2 says so when the client's window is full, which is in some later turn."""
+    topic = house.messages("m")
+    clients = [house.client(topic).connect() for _ in range(10)]
+    subscription = clients[8].subscription
+    assert subscription is not None
+    house.say("m", 1)
+    one_turn(house)
+    subscription.pause()
+    house.say("m", 2)
+    for _ in range(20 if over else 1):
+        one_turn(house)
+    subscription.resume()
+    for _ in range(20):
+        one_turn(house)
+    assert [client.receive().page.messages[""] for client in clients] == [[1, 2]] * 10
+
+
+@pytest.mark.usefixtures("parts")
 def test_who_is_sent_away_during_a_broadcast_has_got_it(house: House) -> None:
     topic = house.messages("m")
     clients = [house.client(topic).connect() for _ in range(10)]
