@@ -247,9 +247,9 @@ class Feed:
             self._call = self._feeds.clock.callLater(0, self._write_some)
             return
         self._writing = None
+        # Before the next broadcast: where one follows another, they would wait for good.
+        self._wake_some()
         self.flush()
-        if self._writing is None:
-            self._wake_some()
 
     def _wake_some(self) -> None:
         """Let the next of those catch up who wait for their turn."""
