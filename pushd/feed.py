@@ -237,18 +237,19 @@ class Feed:
         """Write to the next of those who are to be written to; the others are for the next turn."""
         self._call = None
         assert self._writing is not None
-        data, members = self._writing
-        live = self.live
-        for member in islice(members, AT_ONCE):
-            if member in live:
+        data, waiting = self._writing
+        members = self.members
+        for member in islice(waiting, AT_ONCE):
+            # Who has had enough since stands behind this.
+            if member in members:
                 member.subscriber.write(data)
-        if length_hint(members):
+        if length_hint(waiting):
             self._call = self._feeds.clock.callLater(0, self._write_some)
             return
         self._writing = None
+        # Before the next broadcast: where one follows another, they would wait for good.
+        self._wake_some()
         self.flush()
-        if self._writing is None:
-            self._wake_some()
 
     def _wake_some(self) -> None:
         """Let the next of those catch up who wait for their turn."""

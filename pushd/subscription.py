@@ -142,11 +142,12 @@ class Subscription:
                 self.subscriber.write(piece)
                 continue
             self._unsent, self._sent = NOTHING, 0
+            if page is None and self.feed.between:
+                # A page is given all the same: it would be asked for again and again.
+                self.feed.wait(self)
+                return
             if complete:
                 self._go_live()
-                return
-            if self.feed.between:
-                self.feed.wait(self)
                 return
             reply = self.feed.next(self._cursor, page)
             page = None
@@ -190,6 +191,6 @@ class Subscription:
     def _unanswered(self, failure: Failure) -> None:
         """The client comes back with its last id, and nothing is lost."""
         self._asking = False
-        _log.failure("history cannot be read; a client is sent away", failure)
         if not self._gone:
+            _log.failure("history cannot be read; a client is sent away", failure)
             self.cut("history failed")

@@ -24,6 +24,9 @@ FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None
 class AtOnce:
     """Does a job when it is asked to."""
 
+    def start(self) -> None:
+        pass
+
     def soon(self, call: Callable[[], None]) -> None:
         call()
 
@@ -39,6 +42,9 @@ class Later:
 
     def __init__(self) -> None:
         self.jobs: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+
+    def start(self) -> None:
+        pass
 
     def soon(self, call: Callable[[], None]) -> None:
         call()

@@ -467,6 +467,71 @@ def test_who_comes_and_goes_during_a_broadcast_misses_nothing_and_gets_nothing_t
 
 
 @pytest.mark.usefixtures("parts")
+def test_who_comes_while_one_broadcast_follows_another_does_not_wait_for_the_last(
+    house: House,
+) -> None:
+    topic = house.messages("m")
+    clients = [house.client(topic).connect() for _ in range(10)]
+    house.say("m", 0)
+    one_turn(house)
+    house.say("m", 1)
+    late = [house.client(topic).connect(f"{house.hub.epoch}-0") for _ in range(5)]
+    for number in range(2, 60):
+        house.say("m", number)
+        one_turn(house)
+    for client in late:
+        assert client.receive().page.messages[""][:50] == list(range(50))
+    for _ in range(20):
+        one_turn(house)
+    said = [client.receive().page.messages[""] for client in (*clients, *late)]
+    assert said == [list(range(60))] * 15
+
+
+@pytest.mark.usefixtures("parts")
+def test_nor_does_who_has_to_be_given_what_only_the_history_knows(
+    house: House, late: Client
+) -> None:
+    clients = [house.client(*late.topics).connect() for _ in range(10)]
+    history = Waiting(house)
+    for number in range(4, 60):
+        house.say("m", number)
+        if number == 5:
+            late.connect(f"{house.hub.epoch}-0")
+        if history.asked:
+            history.asked.pop().callback(history.page)
+        one_turn(house)
+    assert late.receive().page.messages[""][:50] == list(range(1, 51))
+    for _ in range(20):
+        one_turn(house)
+        if history.asked:
+            history.asked.pop().callback(history.page)
+    assert late.receive().page.messages[""] == list(range(1, 60))
+    assert [client.receive().page.messages[""] for client in clients] == [list(range(4, 60))] * 10
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("over", [False, True], ids=["in it", "behind it"])
+def test_who_has_enough_before_a_broadcast_came_to_it_misses_nothing(
+    house: House, over: bool
+) -> None:
+    """HTTP/2 says so when the client's window is full, which is in some later turn."""
+    topic = house.messages("m")
+    clients = [house.client(topic).connect() for _ in range(10)]
+    subscription = clients[8].subscription
+    assert subscription is not None
+    house.say("m", 1)
+    one_turn(house)
+    subscription.pause()
+    house.say("m", 2)
+    for _ in range(20 if over else 1):
+        one_turn(house)
+    subscription.resume()
+    for _ in range(20):
+        one_turn(house)
+    assert [client.receive().page.messages[""] for client in clients] == [[1, 2]] * 10
+
+
+@pytest.mark.usefixtures("parts")
 def test_who_is_sent_away_during_a_broadcast_has_got_it(house: House) -> None:
     topic = house.messages("m")
     clients = [house.client(topic).connect() for _ in range(10)]

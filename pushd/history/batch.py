@@ -25,6 +25,9 @@ BATCH_EVENTS = 256
 BATCH_BYTES = 4_194_304
 """How much is written at once, if no draft is larger."""
 
+BATCH_LOADS = 8
+"""How many topics are loaded behind that: publishers wait meanwhile, some 10 ms."""
+
 
 class Append(msgspec.Struct, frozen=True, eq=False):
     """A draft to be recorded, and who waits for that."""
@@ -104,48 +107,57 @@ class Batch:
 
 
 class Queue:
-    """What is asked for while a batch is under way."""
+    """
+    What is asked for while a batch is under way.
+
+    After a start hundreds of topics may be loaded: who publishes overtakes them.
+    """
 
     def __init__(self) -> None:
-        self._asked: deque[Asked] = deque()
+        self._written: deque[Append | Forget] = deque()
+        self._loads: deque[Load] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._asked)
+        return bool(self._written or self._loads)
 
     def put(self, asked: Asked) -> None:
         """One more."""
-        self._asked.append(asked)
+        if isinstance(asked, Load):
+            self._loads.append(asked)
+        else:
+            self._written.append(asked)
 
     def take(self, head: int, at: float) -> Batch:
         """
-        The next batch: all, or as much as should be written at once.
+        The next batch: all, or as much as should be done at once.
 
         :param head: the seq of the newest event.
         :param at: when it is recorded, in seconds since 1970.
         """
         batch = Batch()
         events = 0
-        while self._asked:
-            asked = self._asked[0]
-            if isinstance(asked, Append):
+        while self._written:
+            asked = self._written[0]
+            if isinstance(asked, Forget):
+                change = Change(asked.topic)
+            else:
                 more, size = len(asked.draft.payloads), asked.size
                 if events and (events + more > BATCH_EVENTS or batch.size + size > BATCH_BYTES):
-                    break
-                batch.written.append((asked, _change(asked.draft, head + events, at)))
+                    # Who loads finds what was asked for before.
+                    return batch
+                change = _change(asked.draft, head + events, at)
                 events += more
                 batch.size += size
-            elif isinstance(asked, Forget):
-                batch.written.append((asked, Change(asked.topic)))
-            else:
-                batch.loads.append(asked)
-            self._asked.popleft()
+            batch.written.append((asked, change))
+            self._written.popleft()
+        while self._loads and len(batch.loads) < BATCH_LOADS:
+            batch.loads.append(self._loads.popleft())
         return batch
 
     def give_up(self) -> list[Append | Forget]:
         """All that is to be written; the loads go on waiting."""
-        given_up = [asked for asked in self._asked if not isinstance(asked, Load)]
-        self._asked = deque(asked for asked in self._asked if isinstance(asked, Load))
-        return given_up
+        given_up, self._written = self._written, deque()
+        return list(given_up)
 
 
 def _change(draft: Draft, head: int, at: float) -> Change:

@@ -41,7 +41,7 @@ CHECKED_BYTES = 268_435_456
 """Files up to this size are looked through when they are opened."""
 
 LOG_BYTES = 33_554_432
-"""The size of SQLite's write-ahead log at which writers wait until it is emptied."""
+"""The size of SQLite's write-ahead log at which writers empty it."""
 
 _BROKEN = frozenset(
     {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
@@ -92,6 +92,8 @@ class Database:
         # Held while `_reading` is used: the other thread may close it.
         self._reader = Lock()
         self._suspect = False
+        # What is known of the file outside: a failed write may be in it nevertheless.
+        self._epoch, self._head = "", 0
         # The ids of documents that are there from before, and nobody has asked for.
         self._unused: set[int] = set()
         self._young = 0
@@ -108,8 +110,9 @@ class Database:
         self.place.hold()
         try:
             self.place.make()
-            return self._open()
+            return self._know(self._open())
         except BaseException:
+            self._disconnect()
             self.place.release()
             raise
 
@@ -151,7 +154,6 @@ class Database:
             life = self._begin(sql)
         if not self._keep.fsync:
             sql.execute("PRAGMA synchronous = NORMAL")
-        self._unused = {topic for (topic,) in sql.execute("SELECT topic FROM documents")}
         self._young = 0
         return life
 
@@ -170,6 +172,14 @@ class Database:
             "INSERT INTO life VALUES (?, ?, ?, 0, ?)", (epoch, head, self._boot, self._keep.fsync)
         )
         return Life(epoch, head, cut_off)
+
+    def _know(self, life: Life) -> Life:
+        """Take a record for one whose documents nobody has asked for yet."""
+        assert self._writing is not None
+        found = self._writing.execute("SELECT topic FROM documents")
+        self._unused = {topic for (topic,) in found}
+        self._epoch, self._head = life.epoch, life.head
+        return life
 
     def close(self) -> None:
         """Raises nothing: what is not in order is found when the file is opened."""
@@ -203,9 +213,11 @@ class Database:
 
         :param before: seconds since 1970; what is older may be removed.
         """
+        added = sum(len(change.events) for change in changes)
         with self._transaction() as sql:
-            tables.remove_old(sql, before, 2 * sum(len(change.events) for change in changes))
+            tables.remove_old(sql, before, 2 * added)
             written = tables.write(sql, changes, self._keep)
+        self._head += added
         self._unused.difference_update(written)
         self._bound_log()
 
@@ -250,21 +262,25 @@ class Database:
         """
         Readers who come one after another would keep the log from being begun anew, and
         SQLite, which looks only now and then whether one is there, would give up.
+        For another program that reads nobody waits: it may read for hours.
         """
+        sql = self._writing
         with suppress(OSError, sqlite3.Error):
-            if os.stat(self._log).st_size > LOG_BYTES and self._writing is not None:
-                with self._reader:
-                    self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if sql is not None and os.stat(self._log).st_size > LOG_BYTES:
+                sql.execute("PRAGMA busy_timeout = 0")
+                try:
+                    with self._reader:
+                        sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:
+                    sql.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS:.0f}")
 
-    def attempt(self, size: int, epoch: str, head: int) -> Life:
+    def attempt(self, size: int) -> Life:
         """
         See whether writing works (again). If the file has become another, or may be
-        broken, the one that is there now is opened. It gets a new epoch unless it is at
-        the point that clients know: in its own, seqs may have been given since it was copied.
+        broken, the one that is there now is opened. It gets a new epoch unless it ends with
+        what was last written: in its own, seqs may have been given since it was copied.
 
         :param size: bytes to be written.
-        :param epoch: the one that clients know.
-        :param head: the seq of the last event that they were told.
         """
         if self._writing is None or self._suspect or not self.place.unchanged:
             self._disconnect()
@@ -278,10 +294,10 @@ class Database:
                 sql.execute(step, values)
         with self._transaction() as sql:
             found = Life(*sql.execute("SELECT epoch, head FROM life").fetchone())
-            if (found.epoch, found.head) != (epoch, head):
+            if (found.epoch, found.head) != (self._epoch, self._head):
                 found = Life(secrets.token_hex(5), found.head)
                 sql.execute("UPDATE life SET epoch = ?", (found.epoch,))
-        return found
+        return found if found.epoch == self._epoch else self._know(found)
 
     # Reading.
 
@@ -298,9 +314,11 @@ class Database:
             self._unused.discard(id)
         return kept
 
-    def read(self, topics: Sequence[str], after: int, size: int, upto: int, before: float) -> Page:
+    def read(
+        self, topics: Sequence[str], after: int, size: int, upto: int, before: float
+    ) -> tuple[str, Page]:
         """
-        See :meth:`IHistory.read`; in a thread of its own.
+        See :meth:`IHistory.read`; in a thread of its own. A page, and the epoch that it is of.
 
         :param upto: the seq of the last event that may be given.
         :param before: seconds since 1970; what is older is gone.
@@ -312,8 +330,9 @@ class Database:
             _roll_back(sql)
             sql.execute("BEGIN")
             try:
+                (epoch,) = sql.execute("SELECT epoch FROM life").fetchone()
                 young = self._first_young(sql, before)
-                return tables.page(sql, topics, after, size, upto, young)
+                return epoch, tables.page(sql, topics, after, size, upto, young)
             finally:
                 _roll_back(sql)
 

@@ -48,6 +48,9 @@ How long after the start documents are kept that nobody asks for: clients come b
 within a minute. Later, whoever fills a topic says when it is to be forgotten.
 """
 
+ENDING = "pushd is ending."
+"""What is told to those who ask for something that will not be done any more."""
+
 
 @implementer(IHistory)
 class SQLiteHistory:
@@ -97,6 +100,8 @@ class SQLiteHistory:
         path = self._database.place.path
         try:
             life = self._database.open()
+            self._writer.start()
+            self._reader.start()
         except Exception as error:
             return fail(StartError(f"history.path: {path}: {reasons.advice(error, path)}"))
         if life.cut_off:
@@ -125,6 +130,8 @@ class SQLiteHistory:
 
     def read(self, topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
         """See :meth:`IHistory.read`. Many who come back to one place at once read it once."""
+        if self._closing is not None:
+            return fail(HistoryError(ENDING))
         return self._reads.ask(
             (tuple(topics), after, size), lambda: self._read(topics, after, size)
         )
@@ -141,7 +148,7 @@ class SQLiteHistory:
 
     def _ask(self, asked: Asked) -> Deferred[Any]:
         if self._closing is not None:
-            asked.done.errback(HistoryError("pushd is ending."))
+            asked.done.errback(HistoryError(ENDING))
         elif self._unavailable is not None and not isinstance(asked, Load):
             asked.done.errback(HistoryError(self._unavailable))
         else:
@@ -197,8 +204,10 @@ class SQLiteHistory:
     def _read(self, topics: Sequence[str], after: int, size: int) -> Deferred[Page]:
         epoch, upto, before = self.epoch, self._told, self._before()
 
-        def of_this_epoch(page: Page) -> Page:
-            if epoch != self.epoch:
+        def of_this_epoch(answer: tuple[str, Page]) -> Page:
+            found, page = answer
+            # That another one has begun may be told here later than it can be read.
+            if not found == epoch == self.epoch:
                 raise HistoryError("The history has begun anew.")
             return page
 
@@ -209,6 +218,9 @@ class SQLiteHistory:
         raise self._failed_to_read(failure.value)
 
     def _failed_to_read(self, error: BaseException | None) -> HistoryError:
+        if self._closing is not None:
+            # The file was closed before it came to that.
+            return HistoryError(ENDING)
         self._complain("cannot be read", error)
         return HistoryError(reasons.reason(error))
 
@@ -240,8 +252,7 @@ class SQLiteHistory:
         self._wait(RETRY_SECONDS, self._attempt, batch.size)
 
     def _attempt(self, size: int) -> None:
-        epoch, told = self.epoch, self._told
-        self._writer.do(lambda: self._database.attempt(size, epoch, told)).addCallbacks(
+        self._writer.do(lambda: self._database.attempt(size)).addCallbacks(
             self._works, self._still_fails, errbackArgs=(size,)
         )
 

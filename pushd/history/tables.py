@@ -22,7 +22,10 @@ from pushd.interfaces import Kept
 from pushd.topic import MessageTopic
 
 TRIM_EVENTS = 500
-"""How many events are removed at once, of one topic, or of those that are too old."""
+"""
+How many events are removed at once, of those that are too old or of one topic; or
+twice as many as are added, if those are more.
+"""
 
 _EVENT = "SELECT seq, at, name, is_json, data FROM events WHERE topic = ? AND seq > ?"
 _ROW = """SELECT id, floor, count, size, EXISTS (SELECT 1 FROM documents WHERE topic = id)
@@ -53,9 +56,11 @@ class Row:
         self.size = size
         self.has_document = bool(has_document)
         self.document: Document | None = None
+        self.added = 0
 
     def take(self, change: Change) -> None:
         """Count what is added."""
+        self.added += len(change.events)
         self.count += len(change.events)
         self.size += sum(len(event.payload.data) for event in change.events)
         self.document = change.document
@@ -150,7 +155,7 @@ def _finish(sql: sqlite3.Connection, row: Row, keep: History) -> None:
 def _trim(sql: sqlite3.Connection, row: Row, count: int, size: int) -> None:
     oldest = sql.execute(
         "SELECT seq, length(data) FROM events WHERE topic = ? ORDER BY seq LIMIT ?",
-        (row.id, TRIM_EVENTS),
+        (row.id, max(TRIM_EVENTS, 2 * row.added)),
     )
     for seq, length in oldest:
         row.lose(seq, length)

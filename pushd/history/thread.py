@@ -17,6 +17,9 @@ T = TypeVar("T")
 class Jobs(Protocol):
     """Whoever does jobs for a history. Tests do them at once."""
 
+    def start(self) -> None:
+        """Begin; before the first job, as what cannot begin then would never answer."""
+
     def soon(self, call: Callable[[], None]) -> None:
         """Call it when the reactor's turn is over: more may be asked for in it."""
 
@@ -29,16 +32,20 @@ class Jobs(Protocol):
 
 class Thread:
     """
-    Twisted's own pool, of one; it begins with the first job.
+    Twisted's own pool, of one.
 
     :param reactor: where the results are told, in the order of the jobs.
     """
 
     def __init__(self, reactor: Any, name: str) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(minthreads=0, maxthreads=1, name=name)
+        self._pool = ThreadPool(minthreads=1, maxthreads=1, name=name)
         # A process that ends does not wait for a disk that hangs.
         self._pool.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
+
+    def start(self) -> None:
+        """See :meth:`Jobs.start`. Raises RuntimeError if there can be no more threads."""
+        self._pool.start()
 
     def soon(self, call: Callable[[], None]) -> None:
         """See :meth:`Jobs.soon`."""
@@ -46,8 +53,6 @@ class Thread:
 
     def do(self, job: Callable[[], T]) -> Deferred[T]:
         """See :meth:`Jobs.do`."""
-        if not self._pool.started:
-            self._pool.start()
         return deferToThreadPool(self._reactor, self._pool, job)
 
     def stop(self) -> None:

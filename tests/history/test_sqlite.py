@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,8 +20,8 @@ from twisted.internet.task import Clock
 
 from pushd.config import History
 from pushd.errors import HistoryError, StartError
-from pushd.event import Event
-from pushd.history import batch
+from pushd.event import Document, Event
+from pushd.history import batch, database
 from pushd.history.sqlite import MORE_SECONDS, RETRY_SECONDS, TIDY_SECONDS, UNUSED_SECONDS
 
 
@@ -267,6 +268,40 @@ def test_who_loads_a_topic_is_told_what_was_asked_before_and_nothing_else(file: 
     while writer.jobs:
         writer.go_on()
     assert loaded == [([1, 2, 3], 3)] * 2
+
+
+def test_who_publishes_overtakes_hundreds_who_load(file: File) -> None:
+    writer = Later()
+    opened = file.open(writer=writer)
+    opened.start("a", b"1")
+    loads = [opened.history.load("a") for _ in range(300)]
+    writer.go_on()
+    published = opened.start("a", b"2")
+    writer.go_on()
+    assert sum(load.called for load in loads) == batch.BATCH_LOADS
+    writer.go_on()
+    assert published.called
+    while writer.jobs:
+        writer.go_on()
+    found = [seqs(now(load).events) for load in loads]
+    assert found == [[1]] * batch.BATCH_LOADS + [[1, 2]] * (300 - batch.BATCH_LOADS)
+
+
+def test_what_is_loaded_is_never_what_was_to_be_forgotten_before(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH_EVENTS", 1)
+    writer = Later()
+    opened = file.open(writer=writer)
+    opened.history.append(draft("d", b"1", document=b"whole"))
+    writer.go_on()
+    for _ in range(4):
+        opened.start("m", b"1")
+    opened.history.forget("d")
+    loaded = opened.history.load("d")
+    while writer.jobs:
+        writer.go_on()
+    assert now(loaded).document is None
 
 
 def test_of_messages_no_more_are_loaded_than_a_log_wants(file: File) -> None:
@@ -524,6 +559,26 @@ def test_a_locked_file_is_told_and_read(file: File) -> None:
     assert opened.append("m", b"2") == [2]
 
 
+def test_nobody_waits_for_another_program_that_reads(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOG_BYTES", 10_000)
+    log = file.path.with_name(f"{file.path.name}-wal")
+    opened = file.open()
+    opened.append("m", b"1")
+    other = sqlite3.connect(file.path, isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM events").fetchall()
+    began = time.perf_counter()
+    for _ in range(5):
+        opened.append("m", b"x" * 10_000)
+    assert time.perf_counter() - began < database.BUSY_SECONDS
+    assert log.stat().st_size > 50_000
+    other.close()
+    opened.append("m", b"2")
+    assert log.stat().st_size == 0
+
+
 def test_a_file_that_cannot_be_written_any_more_is_told_and_read(file: File) -> None:
     opened = file.open()
     opened.append("m", b"1")
@@ -696,6 +751,65 @@ def test_a_page_of_the_record_before_is_not_given(file: File) -> None:
         now(asked)
 
 
+def test_what_is_read_of_another_record_before_that_is_told_is_not_given(
+    file: File, tmp_path: Path
+) -> None:
+    other = File(tmp_path / "other.db")
+    other.open().append("m", b"o1", b"o2")
+    other.close()
+    writer = Later()
+    opened = file.open(writer=writer)
+    opened.start("m", b"1", b"2")
+    writer.go_on()
+    other.path.rename(file.path)
+    file.clock.advance(TIDY_SECONDS)
+    writer.go_on()
+    assert opened.said == ["Its file is not in its place."]
+    file.clock.advance(RETRY_SECONDS)
+    job, done = writer.jobs.pop()
+    life = job()
+    with pytest.raises(HistoryError, match="begun anew"):
+        opened.read(["m"], 0)
+    done.callback(life)
+    assert opened.said[1:] == ["restarted at 2", "available"]
+    assert [e.payload.data for e in opened.read(["m"], 0).events] == [b"o1", b"o2"]
+
+
+def test_what_was_recorded_behind_a_tidying_up_that_failed_is_the_same_record(file: File) -> None:
+    """Who tries again may be asked to before that commit is told."""
+    writer = Later()
+    opened = file.open(writer=writer)
+    epoch = opened.history.epoch
+    file.clock.advance(TIDY_SECONDS)
+    behind = opened.start("m", b"1")
+    file.faults.arm(0, code=sqlite3.SQLITE_BUSY)
+    writer.go_on()
+    file.clock.advance(RETRY_SECONDS)
+    assert len(writer.jobs) == 2
+    writer.go_on()
+    writer.go_on()
+    assert seqs(now(behind)) == [1]
+    assert opened.said == ["Its file is locked by another program.", "available"]
+    assert opened.history.epoch == epoch
+
+
+def test_documents_in_use_are_kept_though_the_file_is_opened_anew(file: File) -> None:
+    """Else the next change would be all that is left of them, as if there had been no other."""
+    opened = file.open()
+    for n in range(3):
+        opened.append("d", b"%d" % n, document=b"whole")
+    file.clock.pump([TIDY_SECONDS] * int(UNUSED_SECONDS / TIDY_SECONDS))
+    file.faults.arm(0, code=sqlite3.SQLITE_IOERR)
+    with pytest.raises(HistoryError):
+        opened.append("m", b"x")
+    file.faults.mend()
+    file.clock.advance(RETRY_SECONDS)
+    assert opened.said[1:] == ["available"]
+    file.clock.pump([TIDY_SECONDS] * 2)
+    kept = now(opened.history.load("d"))
+    assert (seqs(kept.events), kept.document) == ([1, 2, 3], Document(b"whole"))
+
+
 # What is too old.
 
 
@@ -733,6 +847,13 @@ def test_a_topic_that_has_much_too_much_is_trimmed_little_by_little(file: File) 
         opened.append("m", b"1")
     assert file.ask("SELECT floor, count, size FROM topics") == [(1994, 10, 10)]
     assert len(opened.read(["m"], 0).events) == 10
+
+
+def test_a_topic_never_grows_by_more_than_is_kept_however_much_comes_at_once(file: File) -> None:
+    opened = file.open(keep={"keep_events": 1000})
+    for _ in range(5):
+        opened.append("d", *[b"item"] * 1200, document=b"x" * 100_000)
+    assert file.ask("SELECT count, size FROM topics") == [(1000, 4000)]
 
 
 def test_told_events_are_as_they_were_recorded(file: File) -> None:

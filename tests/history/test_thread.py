@@ -13,11 +13,12 @@ import pytest
 import pytest_twisted
 from opened import draft
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from pushd.config import History
+from pushd.errors import StartError
 from pushd.event import Document, Event
 from pushd.history.database import LOG_BYTES, Database
 from pushd.history.place import Place
@@ -164,6 +165,36 @@ async def test_what_sqlite_keeps_beside_the_file_is_bounded_whoever_reads(tmp_pa
         assert largest < LOG_BYTES + 1_000_000
         # Of 150 MB, 10 are kept.
         assert path.stat().st_size < 20_000_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_history_that_cannot_have_its_threads_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later, whoever asked first would wait for good, and all behind it."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(StartError, match="can't start new thread"):
+        async with threaded(tmp_path / "pushd.db"):
+            pass
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_reads_while_it_closes_is_told_so_and_no_error_is_logged(
+    tmp_path: Path, capture: list[dict[str, Any]]
+) -> None:
+    async with threaded(tmp_path / "pushd.db") as (history, _):
+        await gatherResults([history.append(draft("m", b"x" * 1000)) for _ in range(900)])
+        reads = [history.read(["m"], after, 10**6) for after in range(300)]
+    reads.append(history.read(["m"], 0, 10**6))
+    told = await DeferredList(reads, consumeErrors=True)
+    answers = [answer for given, answer in told if not given]
+    assert len(answers) > 1
+    assert {str(answer.value) for answer in answers} == {"pushd is ending."}
+    assert not [event for event in capture if event["log_level"].name in ("error", "critical")]
 
 
 @pytest_twisted.ensureDeferred
