@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -436,6 +437,38 @@ async def test_a_redis_that_fell_back_and_went_on_is_seen_by_who_knows_more(
                     assert late.history.epoch == one.history.epoch
 
 
+async def test_a_redis_that_falls_back_to_the_same_state_again_is_another_one_each_time(
+    tmp_path: Path,
+) -> None:
+    """What it knows is an epoch that was over: whoever was away would take its new ids for old."""
+    with RedisServer(tmp_path) as server:
+        node = Node(server.url)
+        async with nodes(node):
+            await node.append("a", b"1")
+            server.ask("SAVE")
+            await node.append("a", b"lost")
+            epochs = [node.history.epoch]
+            for _ in range(2):
+                server.end(SIGKILL)
+                server.begin()
+                await until(lambda: node.history.epoch != epochs[-1], seconds=5)
+                epochs.append(node.history.epoch)
+                await node.append("a", b"2")
+            assert len({*epochs}) == 3, epochs
+
+
+async def test_an_epoch_follows_another_also_where_clocks_differ(server: RedisServer) -> None:
+    fast, slow = Node(server.url, now=lambda: 2000.0), Node(server.url, now=lambda: 1000.0)
+    async with nodes(fast, slow):
+        await fast.append("a", b"1")
+        for n in range(3):
+            server.ask("FLUSHALL")
+            for node in (fast, slow):
+                await until(lambda node=node, n=n: len(node.said) == n + 1, seconds=3)
+            assert fast.history.epoch == slow.history.epoch
+    assert fast.said == slow.said == ["restarted at 0"] * 3
+
+
 async def test_another_redis_behind_the_same_address_is_another_one(
     server: RedisServer, tmp_path: Path
 ) -> None:
@@ -640,6 +673,31 @@ async def test_a_right_that_is_missing_is_told(tmp_path: Path) -> None:
         server.ask("ACL", "SETUSER", "pushd", "+xadd")
         await opening
         await node.history.close()
+
+
+# A script that another node has shown to Redis needs no EVAL.
+@pytest.mark.parametrize("right", sorted({*re.findall(r"\+\w+", LEAST)} - {"+eval"}))
+async def test_without_any_one_right_nothing_is_half_done_and_the_reason_is_told(
+    tmp_path: Path, right: str
+) -> None:
+    """Not found out by the first who needs it, which may be in the middle of an append."""
+    acl = [word for word in LEAST.split(" ") if word != right]
+    with RedisServer(tmp_path, "--user", "pushd", "on", ">word", *acl) as server:
+        before, node = (
+            Node(f"redis://{user}127.0.0.1:{server.port}/1", timeout=0.5)
+            for user in ("", "pushd:word@")
+        )
+        async with nodes(before):
+            await before.append("m", b"1")
+            opening = node.history.open(node)
+            opening.addErrback(lambda _: None)
+            await until(lambda: node.history._problem or node.history._redis._complaint)
+            with pytest.raises(HistoryError):
+                await node.append("a", b"1", document=b"1")
+            assert [event.seq for event in await before.append("m", b"2")] == [2]
+            assert before.said == []
+        await node.history.close()
+        assert not opening.result
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
