@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -533,6 +534,68 @@ async def test_who_was_away_for_too_long_loads_anew(
             assert [event.seq for event in kept.events] == list(range(1, 22))
             await away.append("a", b"1")
             assert one.said == []
+
+
+@pytest.mark.parametrize("answered", ["before", "after"])
+async def test_what_was_recorded_while_the_log_could_not_be_followed_is_so(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, answered: str
+) -> None:
+    """Whether Redis says it before or after the node finds that it has fallen behind."""
+    monkeypatch.setattr(scripts, "LOG_EVENTS", 5)
+    async with RedisProxy(server.port) as proxy:
+        one, behind = Node(server.url), Node(proxy.url)
+        async with nodes(one, behind):
+            await one.append("a", b"0")
+            await until(lambda: behind.told)
+            proxy.is_open = False
+            behind.history._tail_redis.reconnect()
+            connection = behind.history._redis._protocol.transport  # type: ignore[union-attr]
+            recorded = [behind.append("a", b"1", b"2"), behind.append("d", b"3", document=b"3")]
+            if answered == "before":
+                appending = behind.history._appending
+                await until(lambda: all(one.last is not None for one in appending.values()))
+            else:
+                connection.pauseProducing()
+                await until(lambda: server.ask("HGET", "{test}:state", "seq") == b"4")
+            for n in range(20):
+                await one.append("a", b"%d" % n)
+            assert not any(one.called for one in recorded)
+            proxy.is_open = True
+            await until(lambda: behind.said == ["restarted at 24"])
+            connection.resumeProducing()
+            first, second = [await one for one in recorded]
+            assert [(e.seq, e.topic, e.payload.data) for e in (*first, *second)] == [
+                (2, "a", b"1"),
+                (3, "a", b"2"),
+                (4, "d", b"3"),
+            ]
+            kept = await behind.history.load("a")
+            assert [*first] == [event for event in kept.events if event.seq in (2, 3)]
+            # What comes now is told, as ever.
+            await behind.append("a", b"4")
+            assert behind.data == [b"4"]
+
+
+async def test_connections_that_lead_to_two_servers_come_together_again(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """A failover that only the tail's connection has followed: the old Redis still answers."""
+    (tmp_path / "other").mkdir()
+    async with RedisProxy(server.port) as proxy:
+        node = Node(proxy.url, timeout=1.0)
+        async with nodes(node):
+            await node.append("a", b"1")
+            server.ask("SAVE")
+            shutil.copy(tmp_path / "dump.rdb", tmp_path / "other")
+            with RedisServer(tmp_path / "other") as other:
+                proxy.port = other.port
+                node.history._tail_redis.reconnect()
+                await until(lambda: node.history._tail_redis.connected)
+                with pytest.raises(HistoryError):
+                    await node.append("a", b"lost")
+                assert [event.seq for event in await node.append("a", b"2")] == [2]
+                assert other.ask("HGET", "{test}:state", "seq") == b"2"
+                assert node.said == []
 
 
 # Redis is away.
