@@ -42,6 +42,12 @@ For how long a document outlives the last node that had it open: one that is
 ended properly forgets its documents, one that is killed does not.
 """
 
+LONGEST_SECONDS = 1e11
+"""
+Three thousand years. A time to live of 300 million is refused by Redis, and that
+would be in the middle of an append.
+"""
+
 _TICK_SECONDS = 0.5
 """How often is looked whether Redis is away, and what waits for too long."""
 
@@ -413,7 +419,8 @@ class RedisHistory:
 
 
 def _milliseconds(seconds: float) -> int:
-    return max(1, int(1000 * seconds))
+    """As Redis takes a time to live, which cannot be for ever."""
+    return max(1, int(1000 * min(seconds, LONGEST_SECONDS)))
 
 
 def _ended(result: Deferred[Any]) -> Deferred[None]:

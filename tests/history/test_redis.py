@@ -258,6 +258,19 @@ async def test_what_is_gone_with_its_time_is_told_by_the_floor(server: RedisServ
         assert server.ask("PTTL", "{test}:topic:a") == -1
 
 
+@pytest.mark.parametrize("seconds", [1e-9, 1e17, float("inf")])
+async def test_a_time_for_which_all_is_kept_may_be_very_short_or_long(
+    server: RedisServer, seconds: float
+) -> None:
+    node = Node(server.url, keep_seconds=seconds)
+    async with nodes(node):
+        await node.append("a", b"1")
+        await node.append("a", b"2")
+        kept = await node.history.load("a")
+        assert (len(kept.events), kept.floor) == ((0, 2) if seconds < 1 else (2, 0))
+        assert len((await node.history.read(["a"], 0, 1000)).events) == len(kept.events)
+
+
 async def test_the_log_has_its_bounds(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scripts, "LOG_EVENTS", 20)
     monkeypatch.setattr(scripts, "LOG_BYTES", 5000)
