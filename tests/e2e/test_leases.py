@@ -358,3 +358,17 @@ def test_without_redis_nobody_polls_and_all_goes_on_when_it_is_back(
     assert upstream.overlaps() == []
     for node in (a, b):
         assert "Traceback" not in node.process.written
+
+
+def test_a_document_that_redis_threw_away_for_want_of_memory_is_recorded_again(
+    nodes: Nodes,
+) -> None:
+    """As it may with any "volatile" policy. The document does not change any more."""
+    nodes.upstream.still = True
+    a, b = nodes.node("a"), nodes.node("b")
+    with nodes.reader(a) as one:
+        wait_until(lambda: one.number, what="a document")
+        keys = "{pushd}:topic:prices", "{pushd}:events:prices"
+        assert nodes.redis.ask("DEL", *keys) == len(keys)
+        with nodes.reader(b) as other:
+            wait_until(lambda: other.number, 2 * LEASE, what="a document at b")
