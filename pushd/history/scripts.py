@@ -189,7 +189,7 @@ CHECK = Script(
     _PRELUDE
     + """
 local state, log, nothing = unpack(KEYS)
-local epoch, begun, told, nonce, another, now = unpack(ARGV)
+local epoch, begun, server, told, nonce, another, now = unpack(ARGV)
 
 -- What is not permitted is to show here, and not in the middle of an append.
 redis.call('XADD', nothing, 'NOMKSTREAM', '*', '', '')
@@ -211,6 +211,8 @@ redis.call('PERSIST', nothing)
 redis.call('HSET', state, 'checked', now)
 redis.call('HINCRBY', state, 'bytes', 0)
 
+-- It has another id after each restart, and when a replica has taken over.
+local id_of_server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
 local found = redis.call('HGET', state, 'epoch')
 local since = tonumber(redis.call('HGET', state, 'begun') or 0)
 local is_whole = found and redis.call('XLEN', log) > 0
@@ -220,8 +222,9 @@ if is_whole and found == epoch then
     is_whole = entry[2][4] == nonce
   else
     -- The log does not reach back so far any more, or Redis has lost what we saw in it.
+    -- If it may have done so before, nothing is left to tell.
     local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-    is_whole = oldest and seq_of(oldest) > seq_of({told})
+    is_whole = oldest and seq_of(oldest) > seq_of({told}) and id_of_server == server
   end
 elseif since < tonumber(begun) then
   -- It fell back to before our epoch: to one that was over, which had given out more seqs.
@@ -239,7 +242,7 @@ if not is_whole then
 end
 local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 return {redis.call('HGET', state, 'epoch'), redis.call('HGET', state, 'begun') or '0',
-  newest[1], newest[2][4]}
+  id_of_server, newest[1], newest[2][4]}
 """
 )
 """
@@ -248,9 +251,10 @@ If it has lost something, or is empty, another epoch begins: the first node that
 gives its name.
 
 KEYS: state, log, one that is not there. ARGV: the epoch that we know (empty: none), when the
-newest that we knew began (s), the id and the nonce of the entry of the log that we were told
-last, the name for another epoch, now (s).
-Gives the epoch, when it began, and the id and the nonce of the newest entry of the log.
+newest that we knew began (s), the server's id when we looked last, the id and the nonce of the
+entry of the log that we were told last, the name for another epoch, now (s).
+Gives the epoch, when it began, the server's id, and the id and the nonce of the newest entry of
+the log.
 """
 
 LOAD = Script(

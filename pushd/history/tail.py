@@ -86,6 +86,7 @@ class Tail:
         self.epoch = ""
         self.seq = 0
         self._begun = b"0"
+        self._server = b""
         self._place = b""
         self._nonce = b""
         self._redis = redis
@@ -126,8 +127,8 @@ class Tail:
         """Whether Redis is as it was; if it is not, go on from where it is."""
         keys = [self._redis.key(name) for name in ("state", "log", "nothing")]
         known = self.epoch if epoch is None else epoch
-        told = known, self._begun, self._place, self._nonce
-        found, begun, place, nonce = await self._redis.run(
+        told = known, self._begun, self._server, self._place, self._nonce
+        found, begun, self._server, place, nonce = await self._redis.run(
             CHECK, keys, *told, secrets.token_hex(5), repr(self._now())
         )
         if found != known.encode():

@@ -559,7 +559,7 @@ async def test_what_was_recorded_while_the_log_could_not_be_followed_is_so(
         one, behind = Node(server.url), Node(proxy.url)
         async with nodes(one, behind):
             await one.append("a", b"0")
-            await until(lambda: behind.told)
+            await until(lambda: behind.told and behind.history._redis.connected)
             proxy.is_open = False
             behind.history._tail_redis.reconnect()
             connection = behind.history._redis._protocol.transport  # type: ignore[union-attr]
@@ -609,6 +609,32 @@ async def test_connections_that_lead_to_two_servers_come_together_again(
                 assert [event.seq for event in await node.append("a", b"2")] == [2]
                 assert other.ask("HGET", "{test}:state", "seq") == b"2"
                 assert node.said == []
+
+
+async def test_a_redis_that_fell_back_and_went_on_past_its_log_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left that would tell; that it is another server has to do."""
+    monkeypatch.setattr(scripts, "LOG_EVENTS", 5)
+    with RedisServer(tmp_path) as server:
+        async with RedisProxy(server.port) as proxy:
+            one, late = Node(proxy.url), Node(server.url)
+            async with nodes(one):
+                await one.append("a", b"1")
+                server.ask("SAVE")
+                await one.append("a", b"2")
+                before = one.history.epoch
+                proxy.is_open = False
+                proxy.break_off()
+                server.end(SIGKILL)
+                server.begin()
+                async with nodes(late):
+                    for n in range(20):
+                        await late.append("a", b"%d" % n)
+                    proxy.is_open = True
+                    await until(lambda: "restarted at 21" in one.said, seconds=5)
+                    await until(lambda: "restarted at 21" in late.said)
+                    assert late.history.epoch == one.history.epoch != before
 
 
 # Redis is away.
@@ -715,7 +741,7 @@ async def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
 
 
 LEAST = (
-    "~{test}:* +ping +select +eval +evalsha +xadd +xlen +xrange +xrevrange +xread +xtrim "
+    "~{test}:* +ping +info +select +eval +evalsha +xadd +xlen +xrange +xrevrange +xread +xtrim "
     "+hget +hmget +hset +hdel +hincrby +hexists +get +set +exists +del +pexpire +pttl +persist"
 )
 """All that a user of Redis needs for a history and for leases, as conf/pushd.toml says it."""
