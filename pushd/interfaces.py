@@ -144,6 +144,12 @@ class ILeaseholder(Interface):
         :param report: what the one said that had it before, if that counts still.
         """
 
+    def unrecorded() -> None:
+        """
+        This node has it, and the history held no document a moment ago: none was recorded
+        yet, or it is gone. Told again and again.
+        """
+
     def revoked() -> None:
         """This node no longer has it, and goes on to want it."""
 

@@ -266,6 +266,8 @@ class Leases:
             return
         if lease.until is not None:
             lease.until = until
+            if seq == 0:
+                lease.holder.unrecorded()
             return
         lease.until, lease.seq = until, seq
         self._metrics.leases.inc()

@@ -35,11 +35,15 @@ class Holder:
         self.told: list[str] = []
         self.reports: list[Report | None] = []
         self.seq: int | None = None
+        self.missed = 0
         self.say = Report("ok")
 
     def granted(self, seq: int | None, report: Report | None) -> None:
         self._note(GRANTED, report)
         self.seq = seq
+
+    def unrecorded(self) -> None:
+        self.missed += 1
 
     def revoked(self) -> None:
         self._note(REVOKED, None)
@@ -270,6 +274,19 @@ async def test_who_has_it_is_told_how_far_the_topic_has_come(server: RedisServer
         assert (await both.a.want()).seq == 42
         assert (await both.a.want("new")).seq == 0
         assert (await both.a.want("messages")).seq == 0
+
+
+async def test_who_has_it_is_told_when_the_history_holds_no_document_any_more(
+    server: RedisServer,
+) -> None:
+    async with nodes(server) as both:
+        a = await both.a.want()
+        server.ask("HSET", "{test}:topic:t", "kind", "j", "seq", 7)
+        await both.a.wait(3)
+        assert a.missed == 0
+        server.ask("DEL", "{test}:topic:t")
+        await both.a.wait(2)
+        assert (a.missed, a.told) == (2, [GRANTED])
 
 
 async def test_the_others_hear_how_the_source_is_doing(server: RedisServer) -> None:

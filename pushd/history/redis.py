@@ -42,6 +42,12 @@ For how long a document outlives the last node that had it open: one that is
 ended properly forgets its documents, one that is killed does not.
 """
 
+LONGEST_SECONDS = 1e11
+"""
+Three thousand years. A time to live of 300 million is refused by Redis, and that
+would be in the middle of an append.
+"""
+
 _TICK_SECONDS = 0.5
 """How often is looked whether Redis is away, and what waits for too long."""
 
@@ -63,6 +69,33 @@ class _Loading(msgspec.Struct, eq=False):
     told: list[Entry]
     head: int = 0
     base: Kept | None = None
+
+
+class _Appending(msgspec.Struct, eq=False):
+    """
+    A draft on its way.
+
+    :ivar asked: when, in seconds of the reactor's clock.
+    :ivar at: when, in seconds since 1970.
+    :ivar last: the seq of its last event, once Redis has said it.
+    """
+
+    draft: Draft
+    epoch: str
+    asked: float
+    at: float
+    result: Deferred[tuple[Event, ...]]
+    last: int | None = None
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What became of it."""
+        assert self.last is not None
+        first = self.last - len(self.draft.payloads) + 1
+        return tuple(
+            Event(seq, self.draft.topic, payload, self.at)
+            for seq, payload in enumerate(self.draft.payloads, start=first)
+        )
 
 
 @implementer(IHistory)
@@ -99,7 +132,8 @@ class RedisHistory:
         self._tail = Tail(tail, clock, now, self)
         self._listener: IHistoryListener | None = None
         self._opened: Deferred[int] = Deferred()
-        self._appending: dict[bytes, tuple[float, Deferred[tuple[Event, ...]]]] = {}
+        self._appending: dict[bytes, _Appending] = {}
+        self._passed_over = 0
         self._loading: dict[_Loading, None] = {}
         self._used: set[str] = set()
         self._problem: str | None = None
@@ -130,7 +164,8 @@ class RedisHistory:
         """See :meth:`IHistory.append`."""
         nonce = secrets.token_hex(8).encode()
         result: Deferred[tuple[Event, ...]] = Deferred()
-        self._appending[nonce] = self._clock.seconds(), result
+        asked, at = self._clock.seconds(), self._now()
+        self._appending[nonce] = _Appending(draft, self.epoch, asked, at, result)
         keep, document = self._keep, draft.document
         keys = [self._redis.key("state"), self._redis.key("log"), *self._keys(draft.topic)]
         self._redis.run(
@@ -139,7 +174,7 @@ class RedisHistory:
             self.epoch,
             nonce,
             draft.topic,
-            repr(self._now()),
+            repr(at),
             b"" if document is None else kind(document),
             b"" if document is None else document.data,
             *packed(draft.payloads),
@@ -156,14 +191,24 @@ class RedisHistory:
         )
         return result
 
-    def _answered(self, reply: object, nonce: bytes) -> None:
-        """It is done when the tail has told it."""
+    def _answered(self, reply: Any, nonce: bytes) -> None:
+        """It is done when the tail has told it, or cannot."""
         if reply == LOST:
             self._fail(nonce, HistoryError(_ANEW))
         elif reply == UNHELD:
             self._fail(nonce, OvertakenError("Another node fills this topic."))
         elif reply == OUTRUN:
             self._fail(nonce, OvertakenError("Another node has changed this topic."))
+        elif nonce in self._appending:
+            self._appending[nonce].last = reply
+            self._pass_over(nonce)
+
+    def _pass_over(self, nonce: bytes) -> None:
+        """What was recorded behind the back of the tail is done: readers load it."""
+        last = self._appending[nonce].last
+        if last is not None and last <= self._passed_over:
+            appending = self._appending.pop(nonce)
+            appending.result.callback(appending.events)
 
     def _not_appended(self, failure: Failure, nonce: bytes) -> None:
         # If nobody knows what became of it, the tail may yet tell.
@@ -171,9 +216,9 @@ class RedisHistory:
             self._fail(nonce, failure.value)
 
     def _fail(self, nonce: bytes, error: BaseException | None) -> None:
-        _, result = self._appending.pop(nonce, (0.0, None))
-        if result is not None:
-            result.errback(error)
+        appending = self._appending.pop(nonce, None)
+        if appending is not None:
+            appending.result.errback(error)
 
     # Reading.
 
@@ -265,8 +310,7 @@ class RedisHistory:
         if entry.nonce in self._appending:
             if entry.document is not None:
                 self._used.add(topic)
-            _, result = self._appending.pop(entry.nonce)
-            result.callback(entry.events)
+            self._appending.pop(entry.nonce).result.callback(entry.events)
         for loading in tuple(self._loading):
             if loading.topic == topic:
                 loading.told.append(entry)
@@ -279,14 +323,22 @@ class RedisHistory:
         if not self._opened.called:
             self._opened.callback(head)
             return
-        self._give_up(UnknownOutcomeError(_ANEW))
+        self._give_up(UnknownOutcomeError(_ANEW), spared=self.epoch)
         self._used.clear()
         self._listener.restarted(head)
-
-    def _give_up(self, error: HistoryError) -> None:
-        """Fail all that waits to be told something by the tail."""
+        self._passed_over = head
         for nonce in tuple(self._appending):
-            self._fail(nonce, error)
+            self._pass_over(nonce)
+
+    def _give_up(self, error: HistoryError, spared: str | None = None) -> None:
+        """
+        Fail all that waits to be told something by the tail.
+
+        :param spared: the epoch whose appends go on: they will be told, or have been recorded.
+        """
+        for nonce, appending in tuple(self._appending.items()):
+            if appending.epoch != spared:
+                self._fail(nonce, error)
         for loading in tuple(self._loading):
             self._not_loaded(Failure(error), loading)
 
@@ -318,9 +370,12 @@ class RedisHistory:
         self._see()
         now = self._clock.seconds()
         late = now - self._redis.timeout
-        for nonce, (asked, _) in tuple(self._appending.items()):
-            if asked > late:
+        for nonce, appending in tuple(self._appending.items()):
+            if appending.asked > late:
                 break
+            if appending.last is not None and self._problem is None:
+                # One of the two connections leads to a Redis that is no longer the one.
+                self._redis.reconnect()
             self._fail(nonce, UnknownOutcomeError("Redis has not answered in time."))
         for loading in tuple(self._loading):
             if loading.asked <= late:
@@ -350,7 +405,7 @@ class RedisHistory:
     async def _close(self) -> None:
         try:
             # Each has its deadline.
-            await DeferredList([_ended(result) for _, result in self._appending.values()])
+            await DeferredList([_ended(one.result) for one in self._appending.values()])
             # The tail may have brought us here, and cannot be stopped before it has returned.
             await deferLater(self._clock, 0)
         finally:
@@ -364,7 +419,8 @@ class RedisHistory:
 
 
 def _milliseconds(seconds: float) -> int:
-    return max(1, int(1000 * seconds))
+    """As Redis takes a time to live, which cannot be for ever."""
+    return max(1, int(1000 * min(seconds, LONGEST_SECONDS)))
 
 
 def _ended(result: Deferred[Any]) -> Deferred[None]:

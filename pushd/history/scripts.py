@@ -4,8 +4,9 @@ What is done in Redis, whole or not at all: a Lua script for each operation.
 All keys begin with the same ``{prefix}:``, so that they are in one slot of a cluster.
 
 ========================  =======  =================================================
-``state``                 hash     ``epoch``; ``seq`` of the newest event; ``bytes`` of
-                                   the log; ``checked``, written to see whether it can be
+``state``                 hash     ``epoch``; when it has ``begun`` (s); ``seq`` of the
+                                   newest event; ``bytes`` of the log; ``checked``, written
+                                   to see whether it can be
 ``log``                   stream   the newest drafts of all topics, which every node
                                    follows: ``<seq>-0`` for the seq of a draft's last
                                    event, ``<seq>-1`` for the beginning of an epoch
@@ -188,20 +189,32 @@ CHECK = Script(
     _PRELUDE
     + """
 local state, log, nothing = unpack(KEYS)
-local epoch, told, nonce, another, now = unpack(ARGV)
+local epoch, begun, server, told, nonce, another, now = unpack(ARGV)
 
 -- What is not permitted is to show here, and not in the middle of an append.
 redis.call('XADD', nothing, 'NOMKSTREAM', '*', '', '')
 redis.call('XTRIM', nothing, 'MAXLEN', 1)
+redis.call('XLEN', nothing)
+redis.call('XRANGE', nothing, '-', '+')
+redis.call('XREVRANGE', nothing, '+', '-')
+redis.call('XREAD', 'STREAMS', nothing, 0)
 redis.call('HDEL', nothing, '')
-redis.call('PEXPIRE', nothing, 1)
-redis.call('PERSIST', nothing)
-redis.call('GET', nothing)
 redis.call('HMGET', nothing, '')
+redis.call('HEXISTS', nothing, '')
+redis.call('SET', nothing, '', 'XX')
+redis.call('GET', nothing)
+redis.call('EXISTS', nothing)
+redis.call('DEL', nothing)
+redis.call('PEXPIRE', nothing, 1)
+redis.call('PTTL', nothing)
+redis.call('PERSIST', nothing)
 redis.call('HSET', state, 'checked', now)
 redis.call('HINCRBY', state, 'bytes', 0)
 
+-- It has another id after each restart, and when a replica has taken over.
+local id_of_server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
 local found = redis.call('HGET', state, 'epoch')
+local since = tonumber(redis.call('HGET', state, 'begun') or 0)
 local is_whole = found and redis.call('XLEN', log) > 0
 if is_whole and found == epoch then
   local entry = redis.call('XRANGE', log, told, told)[1]
@@ -209,20 +222,27 @@ if is_whole and found == epoch then
     is_whole = entry[2][4] == nonce
   else
     -- The log does not reach back so far any more, or Redis has lost what we saw in it.
+    -- If it may have done so before, nothing is left to tell.
     local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-    is_whole = oldest and seq_of(oldest) > seq_of({told})
+    is_whole = oldest and seq_of(oldest) > seq_of({told}) and id_of_server == server
   end
+elseif since < tonumber(begun) then
+  -- It fell back to before our epoch: to one that was over, which had given out more seqs.
+  is_whole = false
 end
 if not is_whole then
   local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   local seq = tonumber(redis.call('HGET', state, 'seq') or (newest and seq_of(newest)) or 0)
-  redis.call('HSET', state, 'epoch', another, 'seq', seq, 'bytes', 100)
+  -- Later than those that are over, also if clocks differ.
+  since = math.max(tonumber(now), since + 0.001, begun + 0.001)
+  redis.call('HSET', state, 'epoch', another, 'begun', since, 'seq', seq, 'bytes', 100)
   redis.call('DEL', log)
   redis.call('XADD', log, string.format('%.0f-1', seq), 'epoch', another, 'nonce', another,
     'topic', '', 'at', now, 'kind', '', 'document', '', 'lengths', '', 'payloads', '')
 end
 local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-return {redis.call('HGET', state, 'epoch'), newest[1], newest[2][4]}
+return {redis.call('HGET', state, 'epoch'), redis.call('HGET', state, 'begun') or '0',
+  id_of_server, newest[1], newest[2][4]}
 """
 )
 """
@@ -230,9 +250,11 @@ See whether Redis still has what we were told, and whether anything can be recor
 If it has lost something, or is empty, another epoch begins: the first node that sees it
 gives its name.
 
-KEYS: state, log, one that is not there. ARGV: the epoch that we know (empty: none), the id
-and the nonce of the entry of the log that we were told last, the name for another epoch, now (s).
-Gives the epoch, and the id and the nonce of the newest entry of the log.
+KEYS: state, log, one that is not there. ARGV: the epoch that we know (empty: none), when the
+newest that we knew began (s), the server's id when we looked last, the id and the nonce of the
+entry of the log that we were told last, the name for another epoch, now (s).
+Gives the epoch, when it began, the server's id, and the id and the nonce of the newest entry of
+the log.
 """
 
 LOAD = Script(

@@ -6,7 +6,8 @@ still has what it had. A Redis that was emptied, or that fell back to an
 earlier state (its disk is a second behind, a replica took over), would give
 seqs out twice. So each second, and before it reads from a new connection, the
 tail looks for the draft that it was told last, by its nonce; when that is not
-there, another epoch begins, on all nodes.
+there, another epoch begins, on all nodes. So it does when Redis is in an epoch
+that began before the one that the tail knows.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Tail:
     ) -> None:
         self.epoch = ""
         self.seq = 0
+        self._begun = b"0"
+        self._server = b""
         self._place = b""
         self._nonce = b""
         self._redis = redis
@@ -124,11 +127,13 @@ class Tail:
         """Whether Redis is as it was; if it is not, go on from where it is."""
         keys = [self._redis.key(name) for name in ("state", "log", "nothing")]
         known = self.epoch if epoch is None else epoch
-        found, place, nonce = await self._redis.run(
-            CHECK, keys, known, self._place, self._nonce, secrets.token_hex(5), repr(self._now())
+        told = known, self._begun, self._server, self._place, self._nonce
+        found, begun, self._server, place, nonce = await self._redis.run(
+            CHECK, keys, *told, secrets.token_hex(5), repr(self._now())
         )
         if found != known.encode():
-            self.epoch, self._place, self._nonce = found.decode(), place, nonce
+            self.epoch, self._begun = found.decode(), begun
+            self._place, self._nonce = place, nonce
             self.seq = seq(place)
             self._follower.began(self.seq)
 

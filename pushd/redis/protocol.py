@@ -8,6 +8,7 @@ their senders' to say.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import Any, cast
 
@@ -19,6 +20,12 @@ from twisted.python.failure import Failure
 
 from pushd.errors import PushdError
 
+_IN_SCRIPT = re.compile(r"^ERR Error running script [^@]*(?:@user_script: ?\d+: )+-?")
+"""What Redis 6.2 puts before what a command in a script was answered."""
+
+_FORBIDDEN = re.compile(r"(?:ERR )?The user executing the script can't")
+"""How that begins where it was not permitted: with another code than outside, or none."""
+
 
 class Refused(PushdError):
     """
@@ -29,9 +36,8 @@ class Refused(PushdError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        # In a script it has another code, or none.
-        is_forbidden = message.partition(" ")[2].startswith("The user executing the script can't")
-        self.code = "NOPERM" if is_forbidden else message.partition(" ")[0]
+        said = _IN_SCRIPT.sub("", message)
+        self.code = "NOPERM" if _FORBIDDEN.match(said) else said.partition(" ")[0]
 
 
 class StrangeError(PushdError):

@@ -37,6 +37,7 @@ class Leased:
         self._watched = False
         self._polling = False
         self._since: int | None = None
+        self._missed = 0
         self._is_elsewhere = False
         self._had_to_wait = False
         self._waiting: list[Deferred[None]] = []
@@ -93,6 +94,13 @@ class Leased:
         elif report is not None:
             self.poller.heard(report)
         self._begin()
+
+    def unrecorded(self) -> None:
+        """See :meth:`ILeaseholder.unrecorded`. What is missed once may just have been recorded."""
+        is_gone = self._topic.document is not None and self._topic.seq == self._missed
+        self._missed = self._topic.seq
+        if is_gone:
+            self.poller.unrecorded()
 
     def revoked(self) -> None:
         """See :meth:`ILeaseholder.revoked`."""

@@ -54,11 +54,12 @@ class Shown:
 
 @dataclass
 class Poll:
-    """One request, until it was answered or its client went away."""
+    """One request, until it was answered (with which document) or its client went away."""
 
     node: str
     began: float
     ended: float = float("inf")
+    number: int = 0
 
 
 @dataclass
@@ -67,12 +68,14 @@ class Upstream:
     ``with Upstream() as upstream``; nodes say who they are in the header X-Node.
 
     :ivar takes: seconds to answer in.
+    :ivar held: those who have to wait for their answers.
     :ivar still: whether its document stays as it is.
     :ivar status: what it answers with.
     :ivar headers: of its answers, besides.
     """
 
     takes: float = 0.02
+    held: frozenset[str] = frozenset()
     still: bool = False
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -96,6 +99,12 @@ class Upstream:
     def since(self, when: float) -> list[str]:
         """Who has asked since then (time.monotonic), in order."""
         return [poll.node for poll in self.polls if poll.began >= when]
+
+    def under_way(self, node: str) -> list[Poll]:
+        """A node's polls that wait for their answers, and not just for a moment."""
+        before = time.monotonic() - 2 * self.takes
+        of_node = [poll for poll in self.polls if poll.node == node and poll.began < before]
+        return [poll for poll in of_node if poll.ended == float("inf")]
 
     def last(self) -> str | None:
         """Who has asked last."""
@@ -131,8 +140,12 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             poll = Poll(str(self.headers["X-Node"]), time.monotonic())
             upstream.polls.append(poll)
-            body = json.dumps(document(1 if upstream.still else len(upstream.polls))).encode()
-            if _is_gone(self.connection, upstream.takes):
+            poll.number = 1 if upstream.still else len(upstream.polls)
+            body = json.dumps(document(poll.number)).encode()
+            is_gone = _is_gone(self.connection, upstream.takes)
+            while poll.node in upstream.held and not is_gone:
+                is_gone = _is_gone(self.connection, upstream.takes)
+            if is_gone:
                 self.close_connection = True
             else:
                 self.send_response(upstream.status)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from line import Line
 from noting import Shown, Upstream
 from processes import Daemon, Process, pushd, wait_until
 from reader import Parser
@@ -56,11 +57,11 @@ class Nodes:
         self.upstream = upstream
         self._stack = ExitStack()
 
-    def config(self, name: str, options: str = "", path: str = "") -> str:
+    def config(self, name: str, options: str = "", path: str = "", redis: int | None = None) -> str:
         return f"""
         [history]
         backend = "redis"
-        url = "{self.redis.url}"
+        url = "redis://127.0.0.1:{redis or self.redis.port}/0"
         lease = {LEASE}
         [server]
         drain = 0.5
@@ -71,10 +72,13 @@ class Nodes:
         {options}
         """
 
-    def node(self, name: str, options: str = "", path: str = "") -> Daemon:
+    def node(
+        self, name: str, options: str = "", path: str = "", redis: int | None = None
+    ) -> Daemon:
+        """:param redis: the port by which it reaches Redis, if that is not Redis's own."""
         folder = self.folder / name
         folder.mkdir()
-        return self._stack.enter_context(pushd(folder, self.config(name, options, path)))
+        return self._stack.enter_context(pushd(folder, self.config(name, options, path, redis)))
 
     @contextmanager
     def reader(self, node: Daemon, path: str = "/topics/prices") -> Iterator[Reader]:
@@ -104,8 +108,17 @@ def asks(upstream: Upstream, seconds: float) -> list[str]:
 
 def held(node: Daemon) -> int:
     """How many topics a node says that it polls."""
+    return metric(node, "pushd_leases")
+
+
+def polls(node: Daemon, outcome: str) -> int:
+    """How many polls a node says had this outcome."""
+    return metric(node, f'pushd_polls_total{{outcome="{outcome}",source="prices"}}')
+
+
+def metric(node: Daemon, name: str) -> int:
     lines = node.curl("/metrics").splitlines()
-    return int(float(next(line for line in lines if line.startswith("pushd_leases ")).split()[1]))
+    return sum(int(float(line.split()[1])) for line in lines if line.startswith(f"{name} "))
 
 
 def test_one_node_polls_and_the_readers_of_all_see_the_same(nodes: Nodes) -> None:
@@ -168,6 +181,33 @@ def test_when_the_node_that_polls_is_gone_another_takes_over(nodes: Nodes, how: 
             assert one.states == []
     assert upstream.overlaps() == []
     assert upstream.shortest() > 0.8 * EVERY
+
+
+def test_what_a_node_sent_before_its_lease_ran_out_is_refused_when_it_arrives_after(
+    nodes: Nodes,
+) -> None:
+    """The other one has changed nothing yet: nothing else would tell that a is too late."""
+    upstream = nodes.upstream
+    with Line(nodes.redis.port) as line:
+        a, b = nodes.node("a", redis=line.port), nodes.node("b")
+        with nodes.reader(a) as one, ExitStack() as stack:
+            wait_until(lambda: one.number, what="a document")
+            other = stack.enter_context(nodes.reader(b))
+            wait_until(lambda: other.number, what="a document")
+            upstream.held = frozenset("ab")
+            wait_until(lambda: upstream.under_way("a"), what="a poll of a's")
+            (late,) = upstream.under_way("a")
+            line.hold()
+            upstream.held = frozenset("b")
+            wait_until(lambda: upstream.under_way("b"), what="b polling")
+            assert late.ended < float("inf")
+            line.release()
+            wait_until(lambda: polls(a, "overtaken"), what="the refusal")
+            upstream.held = frozenset()
+            newest = len(upstream.polls)
+            wait_until(lambda: one.number > newest and other.number > newest, what="documents")
+            assert late.number not in one.numbers + other.numbers
+            assert one.states == other.states == []
 
 
 def test_nodes_that_are_stopped_and_go_on_by_turns_never_write_over_each_other(
@@ -318,3 +358,17 @@ def test_without_redis_nobody_polls_and_all_goes_on_when_it_is_back(
     assert upstream.overlaps() == []
     for node in (a, b):
         assert "Traceback" not in node.process.written
+
+
+def test_a_document_that_redis_threw_away_for_want_of_memory_is_recorded_again(
+    nodes: Nodes,
+) -> None:
+    """As it may with any "volatile" policy. The document does not change any more."""
+    nodes.upstream.still = True
+    a, b = nodes.node("a"), nodes.node("b")
+    with nodes.reader(a) as one:
+        wait_until(lambda: one.number, what="a document")
+        keys = "{pushd}:topic:prices", "{pushd}:events:prices"
+        assert nodes.redis.ask("DEL", *keys) == len(keys)
+        with nodes.reader(b) as other:
+            wait_until(lambda: other.number, 2 * LEASE, what="a document at b")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -249,6 +251,19 @@ async def test_what_is_gone_with_its_time_is_told_by_the_floor(server: RedisServ
         assert server.ask("PTTL", "{test}:topic:a") == -1
 
 
+@pytest.mark.parametrize("seconds", [1e-9, 1e17, float("inf")])
+async def test_a_time_for_which_all_is_kept_may_be_very_short_or_long(
+    server: RedisServer, seconds: float
+) -> None:
+    node = Node(server.url, keep_seconds=seconds)
+    async with nodes(node):
+        await node.append("a", b"1")
+        await node.append("a", b"2")
+        kept = await node.history.load("a")
+        assert (len(kept.events), kept.floor) == ((0, 2) if seconds < 1 else (2, 0))
+        assert len((await node.history.read(["a"], 0, 1000)).events) == len(kept.events)
+
+
 async def test_the_log_has_its_bounds(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scripts, "LOG_EVENTS", 20)
     monkeypatch.setattr(scripts, "LOG_BYTES", 5000)
@@ -429,6 +444,38 @@ async def test_a_redis_that_fell_back_and_went_on_is_seen_by_who_knows_more(
                     assert late.history.epoch == one.history.epoch
 
 
+async def test_a_redis_that_falls_back_to_the_same_state_again_is_another_one_each_time(
+    tmp_path: Path,
+) -> None:
+    """What it knows is an epoch that was over: whoever was away would take its new ids for old."""
+    with RedisServer(tmp_path) as server:
+        node = Node(server.url)
+        async with nodes(node):
+            await node.append("a", b"1")
+            server.ask("SAVE")
+            await node.append("a", b"lost")
+            epochs = [node.history.epoch]
+            for _ in range(2):
+                server.end(SIGKILL)
+                server.begin()
+                await until(lambda: node.history.epoch != epochs[-1], seconds=5)
+                epochs.append(node.history.epoch)
+                await node.append("a", b"2")
+            assert len({*epochs}) == 3, epochs
+
+
+async def test_an_epoch_follows_another_also_where_clocks_differ(server: RedisServer) -> None:
+    fast, slow = Node(server.url, now=lambda: 2000.0), Node(server.url, now=lambda: 1000.0)
+    async with nodes(fast, slow):
+        await fast.append("a", b"1")
+        for n in range(3):
+            server.ask("FLUSHALL")
+            for node in (fast, slow):
+                await until(lambda node=node, n=n: len(node.said) == n + 1, seconds=3)
+            assert fast.history.epoch == slow.history.epoch
+    assert fast.said == slow.said == ["restarted at 0"] * 3
+
+
 async def test_another_redis_behind_the_same_address_is_another_one(
     server: RedisServer, tmp_path: Path
 ) -> None:
@@ -493,6 +540,94 @@ async def test_who_was_away_for_too_long_loads_anew(
             assert [event.seq for event in kept.events] == list(range(1, 22))
             await away.append("a", b"1")
             assert one.said == []
+
+
+@pytest.mark.parametrize("answered", ["before", "after"])
+async def test_what_was_recorded_while_the_log_could_not_be_followed_is_so(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, answered: str
+) -> None:
+    """Whether Redis says it before or after the node finds that it has fallen behind."""
+    monkeypatch.setattr(scripts, "LOG_EVENTS", 5)
+    async with RedisProxy(server.port) as proxy:
+        one, behind = Node(server.url), Node(proxy.url)
+        async with nodes(one, behind):
+            await one.append("a", b"0")
+            await until(lambda: behind.told and behind.history._redis.connected)
+            proxy.is_open = False
+            behind.history._tail_redis.reconnect()
+            connection = behind.history._redis._protocol.transport  # type: ignore[union-attr]
+            recorded = [behind.append("a", b"1", b"2"), behind.append("d", b"3", document=b"3")]
+            if answered == "before":
+                appending = behind.history._appending
+                await until(lambda: all(one.last is not None for one in appending.values()))
+            else:
+                connection.pauseProducing()
+                await until(lambda: server.ask("HGET", "{test}:state", "seq") == b"4")
+            for n in range(20):
+                await one.append("a", b"%d" % n)
+            assert not any(one.called for one in recorded)
+            proxy.is_open = True
+            await until(lambda: behind.said == ["restarted at 24"])
+            connection.resumeProducing()
+            first, second = [await one for one in recorded]
+            assert [(e.seq, e.topic, e.payload.data) for e in (*first, *second)] == [
+                (2, "a", b"1"),
+                (3, "a", b"2"),
+                (4, "d", b"3"),
+            ]
+            kept = await behind.history.load("a")
+            assert [*first] == [event for event in kept.events if event.seq in (2, 3)]
+            # What comes now is told, as ever.
+            await behind.append("a", b"4")
+            assert behind.data == [b"4"]
+
+
+async def test_connections_that_lead_to_two_servers_come_together_again(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """A failover that only the tail's connection has followed: the old Redis still answers."""
+    (tmp_path / "other").mkdir()
+    async with RedisProxy(server.port) as proxy:
+        node = Node(proxy.url, timeout=1.0)
+        async with nodes(node):
+            await node.append("a", b"1")
+            server.ask("SAVE")
+            shutil.copy(tmp_path / "dump.rdb", tmp_path / "other")
+            with RedisServer(tmp_path / "other") as other:
+                proxy.port = other.port
+                node.history._tail_redis.reconnect()
+                await until(lambda: node.history._tail_redis.connected)
+                with pytest.raises(HistoryError):
+                    await node.append("a", b"lost")
+                assert [event.seq for event in await node.append("a", b"2")] == [2]
+                assert other.ask("HGET", "{test}:state", "seq") == b"2"
+                assert node.said == []
+
+
+async def test_a_redis_that_fell_back_and_went_on_past_its_log_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left that would tell; that it is another server has to do."""
+    monkeypatch.setattr(scripts, "LOG_EVENTS", 5)
+    with RedisServer(tmp_path) as server:
+        async with RedisProxy(server.port) as proxy:
+            one, late = Node(proxy.url), Node(server.url)
+            async with nodes(one):
+                await one.append("a", b"1")
+                server.ask("SAVE")
+                await one.append("a", b"2")
+                before = one.history.epoch
+                proxy.is_open = False
+                proxy.break_off()
+                server.end(SIGKILL)
+                server.begin()
+                async with nodes(late):
+                    for n in range(20):
+                        await late.append("a", b"%d" % n)
+                    proxy.is_open = True
+                    await until(lambda: "restarted at 21" in one.said, seconds=5)
+                    await until(lambda: "restarted at 21" in late.said)
+                    assert late.history.epoch == one.history.epoch != before
 
 
 # Redis is away.
@@ -599,7 +734,7 @@ async def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
 
 
 LEAST = (
-    "~{test}:* +ping +select +eval +evalsha +xadd +xlen +xrange +xrevrange +xread +xtrim "
+    "~{test}:* +ping +info +select +eval +evalsha +xadd +xlen +xrange +xrevrange +xread +xtrim "
     "+hget +hmget +hset +hdel +hincrby +hexists +get +set +exists +del +pexpire +pttl +persist"
 )
 """All that a user of Redis needs for a history and for leases, as conf/pushd.toml says it."""
@@ -633,6 +768,31 @@ async def test_a_right_that_is_missing_is_told(tmp_path: Path) -> None:
         server.ask("ACL", "SETUSER", "pushd", "+xadd")
         await opening
         await node.history.close()
+
+
+# A script that another node has shown to Redis needs no EVAL.
+@pytest.mark.parametrize("right", sorted({*re.findall(r"\+\w+", LEAST)} - {"+eval"}))
+async def test_without_any_one_right_nothing_is_half_done_and_the_reason_is_told(
+    tmp_path: Path, right: str
+) -> None:
+    """Not found out by the first who needs it, which may be in the middle of an append."""
+    acl = [word for word in LEAST.split(" ") if word != right]
+    with RedisServer(tmp_path, "--user", "pushd", "on", ">word", *acl) as server:
+        before, node = (
+            Node(f"redis://{user}127.0.0.1:{server.port}/1", timeout=0.5)
+            for user in ("", "pushd:word@")
+        )
+        async with nodes(before):
+            await before.append("m", b"1")
+            opening = node.history.open(node)
+            opening.addErrback(lambda _: None)
+            await until(lambda: node.history._problem or node.history._redis._complaint)
+            with pytest.raises(HistoryError):
+                await node.append("a", b"1", document=b"1")
+            assert [event.seq for event in await before.append("m", b"2")] == [2]
+            assert before.said == []
+        await node.history.close()
+        assert not opening.result
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

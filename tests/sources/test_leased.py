@@ -161,6 +161,23 @@ def test_what_the_history_holds_no_more_is_recorded_again(
     assert node.house.hub.head == heads
 
 
+def test_what_the_history_has_lost_meanwhile_is_recorded_again(node: Node) -> None:
+    node.client.connect()
+    node.leased.granted(0, None)
+    node.leased.unrecorded()
+    node.upstream.answer([1])
+    # That was said before the history had it.
+    node.leased.unrecorded()
+    node.wait(2)
+    node.upstream.answer([1])
+    assert node.house.hub.head == 1
+    node.leased.unrecorded()
+    node.wait(2)
+    node.upstream.answer([1])
+    assert node.house.hub.head == 2
+    assert node.document == [1]
+
+
 def test_when_the_lease_is_lost_the_poll_under_way_is_cancelled(node: Node) -> None:
     node.client.connect()
     node.leased.granted(0, None)
