@@ -151,13 +151,22 @@ class PushChannel(HTTPChannel):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Called with a line that is too long, or with its beginning. Raises ClientError."""
-        target = line.partition(b" ")[2].partition(b" ")[0]
-        if not self.requests and len(target) > self.bounds.max_url:
-            raise url_too_long(self.bounds.max_url)
+        if not self.requests:
+            self._command, _, rest = line.partition(b" ")
+            self._check_target(rest.partition(b" ")[0])
         raise self._header_too_large()
 
+    def _check_target(self, target: bytes) -> None:
+        most = self.bounds.max_url
+        if len(target) > most:
+            raise ClientError(414, f"A URL has at most {most} bytes (server.max_url).")
+
     def allHeadersReceived(self) -> None:
-        """Called when a header is complete; raises ClientError if its body is too large."""
+        """Called when a header is complete; raises ClientError if it won't do, or its body."""
+        self._check_target(self._path)
+        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", ())
+        if len(hosts) > 1 or not (hosts or self._version == b"HTTP/1.0"):
+            raise ClientError(400, "A request has one Host header (RFC 9112, section 3.2).")
         super().allHeadersReceived()
         if self.length != 0:
             self.setTimeout(self.bounds.body_timeout)
@@ -320,8 +329,8 @@ class PushChannel(HTTPChannel):
         phrase = HTTPStatus(error.status).phrase.encode()
         fields = Headers({name: [value] for name, value in headers.items()})
         self.writeHeaders(b"HTTP/1.1", b"%d" % error.status, phrase, fields)
-        # The method is known of a request that is complete.
-        if not self.requests or self.requests[-1].method != b"HEAD":
+        # Private, and the only place where it is before the header is complete.
+        if getattr(self, "_command", None) != b"HEAD":
             self.write(body)
         self._linger()
         if ITCPTransport.providedBy(self.transport) and not self.isSecure():
@@ -362,8 +371,3 @@ class PushChannel(HTTPChannel):
 def malformed() -> ClientError:
     """What was sent cannot be understood."""
     return ClientError(400, "This is no request of HTTP/1.1 (RFC 9112).")
-
-
-def url_too_long(longest: int) -> ClientError:
-    """The request target has more bytes than `longest`."""
-    return ClientError(414, f"A URL has at most {longest} bytes (server.max_url).")

@@ -2,8 +2,8 @@
 The head of a request that came in one piece, as nearly all do.
 
 Twisted's channel takes a head line by line, which costs more than all that is
-done with it. Here is read what is beyond doubt and has no body: nothing else
-is understood otherwise than there, and nothing is refused here.
+done with it. Here is read what is beyond doubt, has one Host and no body: nothing
+else is understood otherwise than there, and nothing is refused here.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read(data: bytes, most: int) -> Head | None:
             fields[written].append(value)
         else:
             fields[written] = [value]
-    if len(found) > most or not _LEFT.isdisjoint(fields):
+    if len(found) > most or not _LEFT.isdisjoint(fields) or len(fields.get(b"Host", ())) != 1:
         return None
     if b" \r" in lines or b"\t\r" in lines:
         fields = {name: [value.rstrip(b" \t") for value in fields[name]] for name in fields}

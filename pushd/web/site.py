@@ -30,7 +30,7 @@ from pushd.config import Server
 from pushd.errors import ClientError
 from pushd.transports.response import FRAMING, Response, fields
 from pushd.web.admission import Admission
-from pushd.web.channel import PushChannel, url_too_long
+from pushd.web.channel import PushChannel
 from pushd.web.plain import PlainRequest
 
 Publishers = Callable[[str | None, str | None], bool]
@@ -66,14 +66,12 @@ class PushRequest(Request):
 
     :cvar max_body: bytes that a body may have; more is read and dropped, so
         that a page, which hears no answer without its CORS headers, hears this one.
-    :cvar max_url: bytes that its target may have.
     :cvar publishers: knows, by its Authorization and ``access_token``, who may publish.
         Bodies of others are read, for their answer's sake, and not kept.
     :ivar too_large: whether its body had more.
     """
 
     max_body = 1_048_576
-    max_url = 8192
     publishers: Publishers
     too_large = False
     _received = 0
@@ -122,13 +120,6 @@ class PushRequest(Request):
 
     def _too_large(self) -> ClientError:
         return ClientError(413, f"A body has at most {self.max_body} bytes (publish.max_body).")
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Called when all is there. Raises ClientError if the URL is too long."""
-        if len(path) > self.max_url:
-            self.method = command
-            raise url_too_long(self.max_url)
-        super().requestReceived(command, path, version)
 
     def getRequestHostname(self) -> bytes:
         """Routes depend on the path alone; a Host that is no name must not upset them."""
@@ -306,7 +297,6 @@ def make_site(
     """
     bounds = {
         "max_body": max_body,
-        "max_url": server.max_url,
         "publishers": staticmethod(publishers),
     }
     site = PushSite(
