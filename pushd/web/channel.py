@@ -318,12 +318,13 @@ class PushChannel(HTTPChannel):
 
     def _refuse(self, error: ClientError) -> None:
         """Answer in place of a request, and close."""
-        log.info(
-            "{peer} is refused: {status} {detail}",
-            peer=getattr(self.getPeer(), "host", "-"),
-            status=error.status,
-            detail=error.detail,
-        )
+        if self.site.throttle.allows(f"refused with {error.status} {error.detail}"):
+            log.info(
+                "{peer} is refused: {status} {detail}",
+                peer=getattr(self.getPeer(), "host", "-"),
+                status=error.status,
+                detail=error.detail,
+            )
         headers, body = problem(error)
         headers = {**headers, "Connection": "close", "Date": datetimeToString()}
         phrase = HTTPStatus(error.status).phrase.encode()

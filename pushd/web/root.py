@@ -143,9 +143,10 @@ class Root:
         """The client has gone; nobody is there to be answered."""
 
     @app.handle_errors(Exception)
-    def broken(self, request: IRequest, failure: Failure) -> bytes:
+    def broken(self, request: Any, failure: Failure) -> bytes:
         """A bug of ours: told to the log, not to the client."""
-        self.log.failure("answering {method} failed", failure, method=request.method)
+        if request.site.throttle.allows("answering failed"):
+            self.log.failure("answering {method} failed", failure, method=request.method)
         return write_problem(request, ClientError(500, "pushd failed; its log says why."))
 
 

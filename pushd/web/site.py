@@ -7,7 +7,6 @@ an access log without secrets.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -28,6 +27,7 @@ from zope.interface import provider
 
 from pushd.config import Server
 from pushd.errors import ClientError
+from pushd.throttle import Throttle
 from pushd.transports.response import FRAMING, Response, fields
 from pushd.web.admission import Admission
 from pushd.web.channel import PushChannel
@@ -37,9 +37,6 @@ Publishers = Callable[[str | None, str | None], bool]
 
 DROPPED = 16
 """How many times as long as it may be a body is read."""
-
-COMPLAIN_SECONDS = 60.0
-"""How often the log says that connections are refused."""
 
 LONGEST_SHOWN = 256
 """How much the access log shows of what a client can make as long as it likes."""
@@ -172,6 +169,7 @@ class _Discreet:
         ]
         uri = path + (b"?" + urlencode(shown, safe="/.").encode() if shown else b"")
         self.uri = uri[:LONGEST_SHOWN]
+        self.method = request.method[:LONGEST_SHOWN]
 
     def getHeader(self, name: bytes) -> bytes | str | None:
         # The Referer is some page's URL, with what that page put into it.
@@ -202,6 +200,7 @@ class PushSite(Site):
 
     :ivar at_once: answers a request if it can do so at once, and tells whether
         it has; the resource's, if it has such.
+    :ivar throttle: of what is wrong with requests.
     """
 
     protocol: Any = PushChannel
@@ -213,7 +212,7 @@ class PushSite(Site):
             self.resource, "at_once", None
         )
         self.channels: set[PushChannel] = set()
-        self._complained = -math.inf
+        self.throttle = Throttle(self.reactor)
         self._admission = admission
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -227,10 +226,7 @@ class PushSite(Site):
         return channel
 
     def _complain(self, address: IAddress) -> None:
-        """Once a minute: whoever opens connections without end must not fill the log too."""
-        now = self.reactor.seconds()
-        if now - self._complained > COMPLAIN_SECONDS:
-            self._complained = now
+        if self.throttle.allows("connections of an address that has too many are refused"):
             _log.warn(
                 "connections of {address} are refused: it has too many (max_clients_per_peer)",
                 address=getattr(address, "host", str(address)),
@@ -254,6 +250,7 @@ class PushSite(Site):
         finally:
             if call.active():
                 call.cancel()
+            self.throttle.tell()
 
     def left(self, channel: PushChannel) -> None:
         """A connection is no more."""
@@ -270,7 +267,11 @@ class PushSite(Site):
 
     def log(self, request: http.Request) -> None:
         """Called with each request that was answered. Probes, once a second, are not told."""
-        if request.path not in _PROBES or request.code != HTTPStatus.OK:
+        if request.code >= HTTPStatus.BAD_REQUEST:
+            told = self.throttle.allows(f"answered with {request.code}")
+        else:
+            told = request.path not in _PROBES or request.code != HTTPStatus.OK
+        if told:
             super().log(request)
 
     def acceptableProtocols(self) -> list[bytes]:

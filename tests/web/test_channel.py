@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolNegotiationFact
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
@@ -29,6 +30,7 @@ from upstream.certificates import Authority
 
 from pushd.config import Server
 from pushd.event import Document, Draft, Payload
+from pushd.throttle import MOST, SECONDS
 from pushd.web import channel as channels
 from pushd.web.channel import LINGER, MOST_BEHIND, PushChannel
 from pushd.web.site import DROPPED, PushRequest, make_site
@@ -42,7 +44,7 @@ LATER = b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class Answers(Resource):
-    """Answers at once, or, under ``/later``, when :meth:`answer` is called."""
+    """Answers at once, or, under ``/later``, when :meth:`answer` is called; ``/wrong`` is wrong."""
 
     isLeaf = True
 
@@ -53,6 +55,7 @@ class Answers(Resource):
 
     def render(self, request: Request) -> Any:
         self.asked.append(request)
+        request.setResponseCode(400 if request.path == b"/wrong" else 200)
         return NOT_DONE_YET if request.path == b"/later" else self._body(request)
 
     def answer(self, size: int = 2) -> None:
@@ -397,6 +400,49 @@ def test_a_refusal_is_logged_once_and_without_what_was_sent(capture: list[dict[s
     (event,) = capture
     assert "400" in event["log_format"].format(**event)
     assert "geheim" not in str(event)
+
+
+def test_of_many_refusals_the_log_has_a_few_of_each_kind_and_their_number(
+    capture: list[dict[str, Any]],
+) -> None:
+    client = Client()
+    for number in range(1000):
+        connection = client.site.buildProtocol(None)
+        connection.makeConnection(Transport())
+        connection.dataReceived(b"nonsense %d\r\n" % number)
+    client.send(b"X" * 2500)
+    assert len(capture) == MOST + 1
+    client.clock.advance(SECONDS)
+    assert len(capture) == MOST + 2
+    assert formatEvent(capture[-1]).startswith(f"{1000 - MOST} more within 10 s: refused with 400 ")
+    assert "nonsense" not in str(capture)
+
+
+def test_of_many_answers_of_what_was_wrong_too_and_what_was_right_is_all_told(
+    capture: list[dict[str, Any]],
+) -> None:
+    client = Client()
+    client.site.startFactory()
+    capture.clear()
+    for _ in range(30):
+        client.send(GET)
+    assert len(capture) == 30
+    for _ in range(30):
+        client.send(GET.replace(b"now", b"wrong"))
+    assert len(capture) == 30 + MOST
+    client.clock.advance(SECONDS)
+    assert formatEvent(capture[-1]) == f"{30 - MOST} more within 10 s: answered with 400"
+    client.site.stopFactory()
+
+
+def test_what_an_access_line_shows_of_a_request_is_bounded(capture: list[dict[str, Any]]) -> None:
+    client = Client()
+    client.site.startFactory()
+    capture.clear()
+    client.send(GET.replace(b"GET", b"G" * 1500))
+    (event,) = capture
+    assert 256 <= len(formatEvent(event)) < 500
+    client.site.stopFactory()
 
 
 @pytest.mark.parametrize("bytewise", [False, True])
