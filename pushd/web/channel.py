@@ -9,6 +9,7 @@ answer waits for its reader. What a request asks for is none of its business.
 from __future__ import annotations
 
 import math
+import re
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -41,6 +42,9 @@ _STAYS = (b"keep-alive",)
 
 _TYPED = frozenset(range(32, 177)) | frozenset(b"\r\n")
 """Bytes that a request line may have, or that may stand before it."""
+
+_AUTHORITY = re.compile(rb"\A[^/?]*://[^/?]*/?")
+"""What a proxy's client writes in front of the path, maybe with a password (RFC 9112, 3.2.2)."""
 
 
 class PushChannel(HTTPChannel):
@@ -164,9 +168,14 @@ class PushChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         """Called when a header is complete; raises ClientError if it won't do, or its body."""
         self._check_target(self._path)
-        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", ())
+        self._path = _AUTHORITY.sub(b"/", self._path)
+        headers = self.requests[-1].requestHeaders
+        hosts = headers.getRawHeaders(b"Host", ())
         if len(hosts) > 1 or not (hosts or self._version == b"HTTP/1.0"):
             raise ClientError(400, "A request has one Host header (RFC 9112, section 3.2).")
+        if self.length is not None and headers.hasHeader(b"Transfer-Encoding"):
+            # Twisted passes over "identity", which others take for the end of the length.
+            raise malformed()
         super().allHeadersReceived()
         if self.length != 0:
             self.setTimeout(self.bounds.body_timeout)

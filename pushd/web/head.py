@@ -2,8 +2,8 @@
 The head of a request that came in one piece, as nearly all do.
 
 Twisted's channel takes a head line by line, which costs more than all that is
-done with it. Here is read what is beyond doubt, has one Host and no body: nothing
-else is understood otherwise than there, and nothing is refused here.
+done with it. Here is read what is beyond doubt, has a path, one Host and no body:
+nothing else is understood otherwise than there, and nothing is refused here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from twisted.web.http_headers import Headers
 
 _HEAD = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xb0]+) (HTTP/1\.[01])\r\n"
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) (/[\x21-\xb0]*) (HTTP/1\.[01])\r\n"
     rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r\n)*)\r\n"
 )
 """A request line and fields (RFC 9112, sections 3 and 5), none of them over several lines."""

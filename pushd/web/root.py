@@ -29,6 +29,7 @@ _LONGEST_PATH = 256
 """How many bytes of a path are worth remembering where it leads."""
 
 _METHODS = ["GET", "HEAD", "OPTIONS", "POST"]
+_ALLOW = {"Allow": METHODS}
 
 
 class Root:
@@ -162,7 +163,7 @@ def _route(path: bytes) -> tuple[str, str]:
 
 
 class _Checked(Resource):
-    """What Klein takes for granted: that path and method are text."""
+    """What Klein takes for granted: that path and method are text, and a method in capitals."""
 
     isLeaf = True
 
@@ -172,13 +173,23 @@ class _Checked(Resource):
         self.at_once = root.at_once
 
     def render(self, request: IRequest) -> Any:
-        try:
-            b"/".join(request.postpath or ()).decode()
-        except UnicodeDecodeError:
-            return write_problem(request, ClientError(400, "The path is not UTF-8."))
-        if not request.method.isascii():
-            return write_problem(request, ClientError(405, "Not with this method."))
-        return self._inner.render(request)
+        error = _unreadable(request)
+        if error is None:
+            return self._inner.render(request)
+        body = write_problem(request, error)
+        # Twisted would log that a HEAD has one, with the whole URL and its token.
+        return b"" if request.method == b"HEAD" else body
+
+
+def _unreadable(request: IRequest) -> ClientError | None:
+    try:
+        b"/".join(request.postpath or ()).decode()
+    except UnicodeDecodeError:
+        return ClientError(400, "The path is not UTF-8.")
+    # Klein would take "post" for a POST, which then is none.
+    if not (request.method.isascii() and request.method.isupper()):
+        return ClientError(405, f"Not with this method; allowed are {METHODS}.", headers=_ALLOW)
+    return None
 
 
 def _options(request: IRequest, methods: str) -> bytes:

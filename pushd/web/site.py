@@ -7,7 +7,6 @@ an access log without secrets.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from http import HTTPStatus
 from io import BytesIO
@@ -52,9 +51,6 @@ _NO_SECRET = frozenset(
 
 _NAMES = _NO_SECRET | {"access_token", "header"}
 """Those whose names may be; somebody might take a secret for a whole query."""
-
-_AUTHORITY = re.compile(rb"\A[^/]*://[^/]*")
-"""What a proxy's client writes in front of the path, maybe with a password (RFC 9112, 3.2.2)."""
 
 
 class PushRequest(Request):
@@ -159,8 +155,7 @@ class _Discreet:
 
     def __init__(self, request: IRequest) -> None:
         self._request = request
-        target, _, query = request.uri.partition(b"?")
-        path = _AUTHORITY.sub(b"", target)
+        path, _, query = request.uri.partition(b"?")
         # A semicolon separates parameters too, for Twisted.
         pairs = parse_qsl(query.decode("latin-1").replace(";", "&"), keep_blank_values=True)
         shown = [

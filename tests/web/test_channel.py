@@ -381,6 +381,8 @@ def test_a_body_that_nobody_wants_is_not_kept() -> None:
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: identity\r\n\r\n1",
         b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 2000,
@@ -470,6 +472,24 @@ def test_a_request_has_one_host_and_only_that_of_http_1_0_may_have_none(
     else:
         refused(client.received, 400, "one Host")
         assert not client.answers.asked
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://a/now?x=/", "/now?x=/"),
+        ("HTTPS://u:p@[::1]:8080/now", "/now"),
+        ("http://a", "/"),
+        ("http://a?x", "/?x"),
+        ("/http://a/now", "/http://a/now"),
+        ("//a/now", "//a/now"),
+    ],
+)
+def test_of_a_whole_url_the_path_is_asked_for(target: str, path: str, bytewise: bool) -> None:
+    sent = GET.replace(b"/now", target.encode())
+    client = Client().send(*(bytes([byte]) for byte in sent) if bytewise else [sent])
+    assert [request.uri for request in client.answers.asked] == [path.encode()]
 
 
 def test_one_without_a_host_is_not_told_to_continue() -> None:
