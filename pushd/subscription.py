@@ -190,6 +190,7 @@ class Subscription:
     def _unanswered(self, failure: Failure) -> None:
         """The client comes back with its last id, and nothing is lost."""
         self._asking = False
-        _log.failure("history cannot be read; a client is sent away", failure)
+        if self.feed.throttle.allows("history cannot be read; a client is sent away"):
+            _log.failure("history cannot be read; a client is sent away", failure)
         if not self._gone:
             self.cut("history failed")

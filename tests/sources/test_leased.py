@@ -22,6 +22,7 @@ from pushd.sources.leased import Leased
 from pushd.sources.pace import Slots
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
+from pushd.throttle import Throttle
 from pushd.topic import DocumentTopic
 
 
@@ -77,6 +78,7 @@ class Node:
             self.house.now,
             lambda: 0.5,
             Metrics(),
+            Throttle(self.house.clock),
             Slots(0.5),
         )
         self.source = Source(url="https://api.example/stocks", topic="stocks")

@@ -25,6 +25,7 @@ from pushd.sources.fetch import Answer
 from pushd.sources.pace import Slots
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
+from pushd.throttle import Throttle
 from pushd.topic import DocumentTopic
 
 URL = "https://api.example/stocks"
@@ -80,6 +81,7 @@ class Polled:
             self.house.now,
             lambda: 0.5,  # type: ignore[arg-type]
             self.metrics,
+            Throttle(self.house.clock),
             Slots(slot),
         )
 

@@ -26,6 +26,7 @@ from pushd.sources.fetch import Answer
 from pushd.sources.pace import Slots
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
+from pushd.throttle import Throttle
 from pushd.topic import DocumentTopic, Topic
 
 HOST = "https://api.example"
@@ -122,6 +123,7 @@ class Shop:
             self.house.now,
             lambda: 0.5,
             self.house.metrics,
+            Throttle(self.house.clock),
             Slots(0.5),
         )
         self.config = config.parse(text, {})
