@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 
 from pushd.certificate import Certificate
 from pushd.errors import ConfigError
+from pushd.proxied import Proxied
 
 BACKLOG = 4096
 """
@@ -77,7 +78,10 @@ def parse(
     try:
         fields, certificate = _without_certificate(fields)
         listening = _Reusing(reactor) if reuse_port else reactor
-        endpoint = serverFromString(listening, ":".join(fields))
+        around = fields[:1] == ["haproxy"]
+        endpoint = serverFromString(listening, ":".join(fields[around:]))
+        if around:
+            endpoint = Proxied(endpoint, reactor)
     except ConfigError:
         raise
     except Exception as error:

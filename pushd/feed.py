@@ -23,6 +23,7 @@ from pushd.event import mark
 from pushd.interfaces import IHub, IListener, ISubscriber, Why
 from pushd.metrics import Metrics
 from pushd.subscription import Subscription
+from pushd.throttle import Throttle
 from pushd.topic import DocumentTopic, Topic
 from pushd.wire import Frame, Pieces, WireFormat
 
@@ -65,6 +66,7 @@ class Feeds:
         self.heartbeat = heartbeat
         self.metrics = metrics
         self.closed = False
+        self.throttle = Throttle(clock)
         self._feeds: dict[tuple[tuple[str, ...], str], Feed] = {}
 
     def subscribe(
@@ -115,6 +117,7 @@ class Feeds:
             feed.settle()
             for member in tuple(feed.members):
                 member.cut("stopped")
+        self.throttle.tell()
 
     def drop(self, feed: Feed) -> None:
         """The last reader of `feed` has left."""
@@ -130,11 +133,13 @@ class Feed:
     :ivar position: the seq up to which the live ones have everything.
     :ivar events: how many a client that was live all the time would have been sent.
     :ivar size: the bytes of those, and of heartbeats.
+    :ivar throttle: all feeds', of what goes wrong with single clients.
     """
 
     def __init__(self, feeds: Feeds, topics: Sequence[Topic], wire: WireFormat) -> None:
         self.topics = tuple(topics)
         self.wire = wire
+        self.throttle = feeds.throttle
         self.mark = mark(documents(topics))
         self.live: set[Subscription] = set()
         self.members: set[Subscription] = set()

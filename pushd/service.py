@@ -41,6 +41,7 @@ from pushd.sources.leased import Leased
 from pushd.sources.poll import Poller, Surroundings
 from pushd.sources.worker import Worker
 from pushd.systemd import Notifier
+from pushd.throttle import Throttle
 from pushd.topic import DocumentTopic
 from pushd.web.admission import Admission
 from pushd.web.cors import Cors
@@ -162,7 +163,13 @@ class Daemon(Service):
         self.hub = Hub(history, reactor, time.time, self.metrics)
         self.feeds = Feeds(self.hub, reactor, settings.server.heartbeat, self.metrics)
         self._around = Surroundings(
-            self.hub, self._worker, reactor, time.time, random.random, self.metrics
+            self.hub,
+            self._worker,
+            reactor,
+            time.time,
+            random.random,
+            self.metrics,
+            Throttle(reactor),
         )
         self.catalogue = Catalogue(settings, self.hub, self._poller)
         self._always = Always(self.hub, self.catalogue, reactor, random.random)
@@ -318,6 +325,7 @@ class Daemon(Service):
             ("the second process", self._worker.close),
             ("connections to sources", self._fetchers.close),
             ("the demo", self._stop_upstream),
+            ("what the log has left out", self._around.throttle.tell),
             ("telling the service manager", self._notifier.close),
         )
         return Deferred.fromCoroutine(self._ending.run(parts))

@@ -192,5 +192,6 @@ class Subscription:
         """The client comes back with its last id, and nothing is lost."""
         self._asking = False
         if not self._gone:
-            _log.failure("history cannot be read; a client is sent away", failure)
+            if self.feed.throttle.allows("history cannot be read; a client is sent away"):
+                _log.failure("history cannot be read; a client is sent away", failure)
             self.cut("history failed")

@@ -8,6 +8,7 @@ from pushd.metrics import Metrics
 from pushd.sources.pace import Slots
 from pushd.sources.poll import Surroundings
 from pushd.sources.worker import Worker
+from pushd.throttle import Throttle
 
 
 def surroundings(house: House, metrics: Metrics | None = None, slot: float = 0.5) -> Surroundings:
@@ -22,5 +23,6 @@ def surroundings(house: House, metrics: Metrics | None = None, slot: float = 0.5
         house.now,
         lambda: 0.5,
         house.metrics if metrics is None else metrics,
+        Throttle(house.clock),
         Slots(slot),
     )

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from house import Client, House
 from twisted.internet.defer import Deferred
-from twisted.logger import globalLogBeginner, globalLogPublisher
+from twisted.logger import formatEvent, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
 from pushd import feed
 from pushd.config import History
 from pushd.cursor import Page
 from pushd.errors import HistoryError
+from pushd.throttle import MOST, SECONDS
 
 
 @pytest.fixture
@@ -194,6 +195,19 @@ def test_when_the_history_cannot_be_read_the_client_is_sent_away_with_its_id(
     late.connect(f"{house.hub.epoch}-0")
     history.asked.pop().errback(Failure(HistoryError("The disk is gone.")))
     assert late.finished and late.buffer == b""
+
+
+def test_of_many_who_are_sent_away_the_log_has_a_few_and_their_number(
+    house: House, late: Client, capture: list[dict[str, Any]]
+) -> None:
+    history = Waiting(house)
+    for _ in range(MOST + 7):
+        late.drop().connect(f"{house.hub.epoch}-0")
+        history.asked.pop().errback(Failure(HistoryError("The disk is gone.")))
+    assert sum("log_failure" in event for event in capture) == MOST
+    house.clock.advance(SECONDS)
+    said = "7 more within 10 s: history cannot be read; a client is sent away"
+    assert said in [formatEvent(event) for event in capture]
 
 
 def test_a_quiet_feed_beats_and_a_busy_one_does_not(house: House) -> None:

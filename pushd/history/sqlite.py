@@ -32,6 +32,7 @@ from pushd.history.tables import Change
 from pushd.history.thread import Jobs
 from pushd.interfaces import IHistory, IHistoryListener, Kept
 from pushd.once import Once
+from pushd.throttle import Throttle
 
 RETRY_SECONDS = 1.0
 """When it is tried again whether the file can be written."""
@@ -87,6 +88,7 @@ class SQLiteHistory:
         self._busy = False
         self._reads: Once[tuple[tuple[str, ...], int, int], Page] = Once(clock)
         self._unavailable: str | None = None
+        self._throttle = Throttle(clock)
         self._later: IDelayedCall | None = None
         self._opened = 0.0
         self._closing: Deferred[None] | None = None
@@ -225,16 +227,16 @@ class SQLiteHistory:
         return HistoryError(reasons.reason(error))
 
     def _complain(self, what: str, error: BaseException | None) -> None:
-        self.log.error(
-            "{path} {what}: {error}",
-            path=self._database.place.path,
-            what=what,
-            error=reasons.exactly(error),
-        )
+        path = self._database.place.path
+        if self._throttle.allows(f"{path} {what}"):
+            self.log.error(
+                "{path} {what}: {error}", path=path, what=what, error=reasons.exactly(error)
+            )
 
     def _closed(self, _: None) -> None:
         self._writer.stop()
         self._reader.stop()
+        self._throttle.tell()
         assert self._closing is not None
         self._closing.callback(None)
 

@@ -7,6 +7,8 @@ good one for too long (stale). Nothing here polls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -25,6 +27,7 @@ class Health:
     The health of one topic's source.
 
     :param patience: seconds without a good answer after which the topic is stale.
+    :param may_say: whether the log is to say that it is in this state now.
     :param before: how the one was doing whose place the source takes, if there was one.
     """
 
@@ -36,12 +39,14 @@ class Health:
         hub: IHub,
         clock: IReactorTime,
         patience: float,
+        may_say: Callable[[State], bool] = lambda _: True,
         before: Health | None = None,
     ) -> None:
         self._topic = topic
         self._hub = hub
         self._clock = clock
         self._patience = patience
+        self._may_say = may_say
         self._watched = False
         self._good_until: float | None = None if before is None else before._good_until
         self._waiting: IDelayedCall | None = None
@@ -97,7 +102,7 @@ class Health:
 
     def _tell(self, state: State, reason: str | None) -> None:
         before, _ = self._topic.health
-        if state != before and "error" in (state, before):
+        if state != before and "error" in (state, before) and self._may_say(state):
             self.log.info(
                 "source of {topic!r}: {state}. {reason}"
                 if reason

@@ -31,6 +31,7 @@ from pushd.sources.fetch import Answer, Fetcher
 from pushd.sources.health import Health
 from pushd.sources.remembered import Remembered
 from pushd.sources.worker import Worker
+from pushd.throttle import Throttle
 from pushd.topic import DocumentTopic
 
 LATEST = 5.0
@@ -46,6 +47,7 @@ class Surroundings(msgspec.Struct, frozen=True):
 
     :ivar now: seconds since 1970.
     :ivar chance: a random number from [0, 1).
+    :ivar throttle: of what is said of sources: who asks for topics of a template makes them.
     :ivar slots: when in its interval each source is polled.
     """
 
@@ -55,6 +57,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     now: Callable[[], float]
     chance: Callable[[], float]
     metrics: Metrics
+    throttle: Throttle
     slots: pace.Slots = msgspec.field(default_factory=lambda: pace.Slots(random.random()))
 
 
@@ -99,7 +102,12 @@ class Poller:
         self.overtaken: Callable[[], object] = lambda: None
         predecessor = before if isinstance(before, Poller) else None
         self._health = Health(
-            topic, around.hub, around.clock, source.patience, predecessor and predecessor._health
+            topic,
+            around.hub,
+            around.clock,
+            source.patience,
+            lambda state: around.throttle.allows(f"source of {source.topic!r}: {state}"),
+            predecessor and predecessor._health,
         )
         self._last = Remembered(topic)
         self._failures = 0

@@ -9,6 +9,7 @@ answer waits for its reader. What a request asks for is none of its business.
 from __future__ import annotations
 
 import math
+import re
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -41,6 +42,9 @@ _STAYS = (b"keep-alive",)
 
 _TYPED = frozenset(range(32, 177)) | frozenset(b"\r\n")
 """Bytes that a request line may have, or that may stand before it."""
+
+_AUTHORITY = re.compile(rb"\A[^/?]*://[^/?]*/?")
+"""What a proxy's client writes in front of the path, maybe with a password (RFC 9112, 3.2.2)."""
 
 
 class PushChannel(HTTPChannel):
@@ -151,13 +155,27 @@ class PushChannel(HTTPChannel):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Called with a line that is too long, or with its beginning. Raises ClientError."""
-        target = line.partition(b" ")[2].partition(b" ")[0]
-        if not self.requests and len(target) > self.bounds.max_url:
-            raise url_too_long(self.bounds.max_url)
+        if not self.requests:
+            self._command, _, rest = line.partition(b" ")
+            self._check_target(rest.partition(b" ")[0])
         raise self._header_too_large()
 
+    def _check_target(self, target: bytes) -> None:
+        most = self.bounds.max_url
+        if len(target) > most:
+            raise ClientError(414, f"A URL has at most {most} bytes (server.max_url).")
+
     def allHeadersReceived(self) -> None:
-        """Called when a header is complete; raises ClientError if its body is too large."""
+        """Called when a header is complete; raises ClientError if it won't do, or its body."""
+        self._check_target(self._path)
+        self._path = _AUTHORITY.sub(b"/", self._path)
+        headers = self.requests[-1].requestHeaders
+        hosts = headers.getRawHeaders(b"Host", ())
+        if len(hosts) > 1 or not (hosts or self._version == b"HTTP/1.0"):
+            raise ClientError(400, "A request has one Host header (RFC 9112, section 3.2).")
+        if self.length is not None and headers.hasHeader(b"Transfer-Encoding"):
+            # Twisted passes over "identity", which others take for the end of the length.
+            raise malformed()
         super().allHeadersReceived()
         if self.length != 0:
             self.setTimeout(self.bounds.body_timeout)
@@ -309,19 +327,20 @@ class PushChannel(HTTPChannel):
 
     def _refuse(self, error: ClientError) -> None:
         """Answer in place of a request, and close."""
-        log.info(
-            "{peer} is refused: {status} {detail}",
-            peer=getattr(self.getPeer(), "host", "-"),
-            status=error.status,
-            detail=error.detail,
-        )
+        if self.site.throttle.allows(f"refused with {error.status} {error.detail}"):
+            log.info(
+                "{peer} is refused: {status} {detail}",
+                peer=getattr(self.getPeer(), "host", "-"),
+                status=error.status,
+                detail=error.detail,
+            )
         headers, body = problem(error)
         headers = {**headers, "Connection": "close", "Date": datetimeToString()}
         phrase = HTTPStatus(error.status).phrase.encode()
         fields = Headers({name: [value] for name, value in headers.items()})
         self.writeHeaders(b"HTTP/1.1", b"%d" % error.status, phrase, fields)
-        # The method is known of a request that is complete.
-        if not self.requests or self.requests[-1].method != b"HEAD":
+        # Private, and the only place where it is before the header is complete.
+        if getattr(self, "_command", None) != b"HEAD":
             self.write(body)
         self._linger()
         if ITCPTransport.providedBy(self.transport) and not self.isSecure():
@@ -362,8 +381,3 @@ class PushChannel(HTTPChannel):
 def malformed() -> ClientError:
     """What was sent cannot be understood."""
     return ClientError(400, "This is no request of HTTP/1.1 (RFC 9112).")
-
-
-def url_too_long(longest: int) -> ClientError:
-    """The request target has more bytes than `longest`."""
-    return ClientError(414, f"A URL has at most {longest} bytes (server.max_url).")

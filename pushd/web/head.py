@@ -2,8 +2,8 @@
 The head of a request that came in one piece, as nearly all do.
 
 Twisted's channel takes a head line by line, which costs more than all that is
-done with it. Here is read what is beyond doubt and has no body: nothing else
-is understood otherwise than there, and nothing is refused here.
+done with it. Here is read what is beyond doubt, has a path, one Host and no body:
+nothing else is understood otherwise than there, and nothing is refused here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from twisted.web.http_headers import Headers
 
 _HEAD = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\xb0]+) (HTTP/1\.[01])\r\n"
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) (/[\x21-\xb0]*) (HTTP/1\.[01])\r\n"
     rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\0\r\n]*\r\n)*)\r\n"
 )
 """A request line and fields (RFC 9112, sections 3 and 5), none of them over several lines."""
@@ -57,7 +57,7 @@ def read(data: bytes, most: int) -> Head | None:
             fields[written].append(value)
         else:
             fields[written] = [value]
-    if len(found) > most or not _LEFT.isdisjoint(fields):
+    if len(found) > most or not _LEFT.isdisjoint(fields) or len(fields.get(b"Host", ())) != 1:
         return None
     if b" \r" in lines or b"\t\r" in lines:
         fields = {name: [value.rstrip(b" \t") for value in fields[name]] for name in fields}

@@ -68,7 +68,8 @@ class PlainRequest:
             answered = self._channel.site.at_once(self)
         except Exception:
             # A bug of ours, and too late to say so in an answer.
-            log.failure("a stream could not begin")
+            if self._channel.site.throttle.allows("a stream could not begin"):
+                log.failure("a stream could not begin")
             self._channel.transport.abortConnection()
             return
         if not answered:

@@ -29,6 +29,7 @@ _LONGEST_PATH = 256
 """How many bytes of a path are worth remembering where it leads."""
 
 _METHODS = ["GET", "HEAD", "OPTIONS", "POST"]
+_ALLOW = {"Allow": METHODS}
 
 
 class Root:
@@ -144,9 +145,10 @@ class Root:
         """The client has gone; nobody is there to be answered."""
 
     @app.handle_errors(Exception)
-    def broken(self, request: IRequest, failure: Failure) -> bytes:
+    def broken(self, request: Any, failure: Failure) -> bytes:
         """A bug of ours: told to the log, not to the client."""
-        self.log.failure("answering {method} failed", failure, method=request.method)
+        if request.site.throttle.allows("answering failed"):
+            self.log.failure("answering {method} failed", failure, method=request.method)
         return write_problem(request, ClientError(500, "pushd failed; its log says why."))
 
 
@@ -162,7 +164,7 @@ def _route(path: bytes) -> tuple[str, str]:
 
 
 class _Checked(Resource):
-    """What Klein takes for granted: that path and method are text."""
+    """What Klein takes for granted: that path and method are text, and a method in capitals."""
 
     isLeaf = True
 
@@ -172,13 +174,23 @@ class _Checked(Resource):
         self.at_once = root.at_once
 
     def render(self, request: IRequest) -> Any:
-        try:
-            b"/".join(request.postpath or ()).decode()
-        except UnicodeDecodeError:
-            return write_problem(request, ClientError(400, "The path is not UTF-8."))
-        if not request.method.isascii():
-            return write_problem(request, ClientError(405, "Not with this method."))
-        return self._inner.render(request)
+        error = _unreadable(request)
+        if error is None:
+            return self._inner.render(request)
+        body = write_problem(request, error)
+        # Twisted would log that a HEAD has one, with the whole URL and its token.
+        return b"" if request.method == b"HEAD" else body
+
+
+def _unreadable(request: IRequest) -> ClientError | None:
+    try:
+        b"/".join(request.postpath or ()).decode()
+    except UnicodeDecodeError:
+        return ClientError(400, "The path is not UTF-8.")
+    # Klein would take "post" for a POST, which then is none.
+    if not (request.method.isascii() and request.method.isupper()):
+        return ClientError(405, f"Not with this method; allowed are {METHODS}.", headers=_ALLOW)
+    return None
 
 
 def _options(request: IRequest, methods: str) -> bytes:

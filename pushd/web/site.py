@@ -7,8 +7,6 @@ an access log without secrets.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
 from http import HTTPStatus
 from io import BytesIO
@@ -28,18 +26,16 @@ from zope.interface import provider
 
 from pushd.config import Server
 from pushd.errors import ClientError
+from pushd.throttle import Throttle
 from pushd.transports.response import FRAMING, Response, fields
 from pushd.web.admission import Admission
-from pushd.web.channel import PushChannel, url_too_long
+from pushd.web.channel import PushChannel
 from pushd.web.plain import PlainRequest
 
 Publishers = Callable[[str | None, str | None], bool]
 
 DROPPED = 16
 """How many times as long as it may be a body is read."""
-
-COMPLAIN_SECONDS = 60.0
-"""How often the log says that connections are refused."""
 
 LONGEST_SHOWN = 256
 """How much the access log shows of what a client can make as long as it likes."""
@@ -56,9 +52,6 @@ _NO_SECRET = frozenset(
 _NAMES = _NO_SECRET | {"access_token", "header"}
 """Those whose names may be; somebody might take a secret for a whole query."""
 
-_AUTHORITY = re.compile(rb"\A[^/]*://[^/]*")
-"""What a proxy's client writes in front of the path, maybe with a password (RFC 9112, 3.2.2)."""
-
 
 class PushRequest(Request):
     """
@@ -66,14 +59,12 @@ class PushRequest(Request):
 
     :cvar max_body: bytes that a body may have; more is read and dropped, so
         that a page, which hears no answer without its CORS headers, hears this one.
-    :cvar max_url: bytes that its target may have.
     :cvar publishers: knows, by its Authorization and ``access_token``, who may publish.
         Bodies of others are read, for their answer's sake, and not kept.
     :ivar too_large: whether its body had more.
     """
 
     max_body = 1_048_576
-    max_url = 8192
     publishers: Publishers
     too_large = False
     _received = 0
@@ -123,13 +114,6 @@ class PushRequest(Request):
     def _too_large(self) -> ClientError:
         return ClientError(413, f"A body has at most {self.max_body} bytes (publish.max_body).")
 
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Called when all is there. Raises ClientError if the URL is too long."""
-        if len(path) > self.max_url:
-            self.method = command
-            raise url_too_long(self.max_url)
-        super().requestReceived(command, path, version)
-
     def getRequestHostname(self) -> bytes:
         """Routes depend on the path alone; a Host that is no name must not upset them."""
         return b"pushd"
@@ -171,8 +155,7 @@ class _Discreet:
 
     def __init__(self, request: IRequest) -> None:
         self._request = request
-        target, _, query = request.uri.partition(b"?")
-        path = _AUTHORITY.sub(b"", target)
+        path, _, query = request.uri.partition(b"?")
         # A semicolon separates parameters too, for Twisted.
         pairs = parse_qsl(query.decode("latin-1").replace(";", "&"), keep_blank_values=True)
         shown = [
@@ -181,6 +164,7 @@ class _Discreet:
         ]
         uri = path + (b"?" + urlencode(shown, safe="/.").encode() if shown else b"")
         self.uri = uri[:LONGEST_SHOWN]
+        self.method = request.method[:LONGEST_SHOWN]
 
     def getHeader(self, name: bytes) -> bytes | str | None:
         # The Referer is some page's URL, with what that page put into it.
@@ -211,6 +195,7 @@ class PushSite(Site):
 
     :ivar at_once: answers a request if it can do so at once, and tells whether
         it has; the resource's, if it has such.
+    :ivar throttle: of what is wrong with requests.
     """
 
     protocol: Any = PushChannel
@@ -222,7 +207,7 @@ class PushSite(Site):
             self.resource, "at_once", None
         )
         self.channels: set[PushChannel] = set()
-        self._complained = -math.inf
+        self.throttle = Throttle(self.reactor)
         self._admission = admission
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -236,10 +221,7 @@ class PushSite(Site):
         return channel
 
     def _complain(self, address: IAddress) -> None:
-        """Once a minute: whoever opens connections without end must not fill the log too."""
-        now = self.reactor.seconds()
-        if now - self._complained > COMPLAIN_SECONDS:
-            self._complained = now
+        if self.throttle.allows("connections of an address that has too many are refused"):
             _log.warn(
                 "connections of {address} are refused: it has too many (max_clients_per_peer)",
                 address=getattr(address, "host", str(address)),
@@ -263,6 +245,7 @@ class PushSite(Site):
         finally:
             if call.active():
                 call.cancel()
+            self.throttle.tell()
 
     def left(self, channel: PushChannel) -> None:
         """A connection is no more."""
@@ -279,7 +262,11 @@ class PushSite(Site):
 
     def log(self, request: http.Request) -> None:
         """Called with each request that was answered. Probes, once a second, are not told."""
-        if request.path not in _PROBES or request.code != HTTPStatus.OK:
+        if request.code >= HTTPStatus.BAD_REQUEST:
+            told = self.throttle.allows(f"answered with {request.code}")
+        else:
+            told = request.path not in _PROBES or request.code != HTTPStatus.OK
+        if told:
             super().log(request)
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -306,7 +293,6 @@ def make_site(
     """
     bounds = {
         "max_body": max_body,
-        "max_url": server.max_url,
         "publishers": staticmethod(publishers),
     }
     site = PushSite(

@@ -129,9 +129,6 @@ def check(answered: bytes, method: bytes = b"GET") -> None:
     assert all(HEADER_LINE.fullmatch(one) for one in lines), lines
     headers = {name.lower(): value for name, _, value in (one.partition(b": ") for one in lines)}
     assert status < 500 or status in (502, 503), answered
-    if b"\r\nConnection: close" in head and b"\r\nServer: " not in head:
-        # Refused before it was read to its end, and so before it was a HEAD.
-        method = b""
     if method == b"HEAD" or status in (204, 304):
         assert body == b"", answered
         return None
@@ -315,13 +312,15 @@ def requests(draw: st.DrawFn) -> Asked:
     """Each part is right, or nearly, or nothing that anybody would have thought of."""
     method = draw(st.sampled_from(METHODS))
     target = draw(targets())
-    headers = [("Host", "test")]
+    headers = []
     body = b""
     if method == "POST" or draw(st.integers(0, 9)) == 0:
         body = draw(st.sampled_from(BODIES) | st.binary(max_size=30))
         headers += [("Authorization", "Bearer secret"), ("Content-Type", "application/json")]
         headers += [("Content-Length", str(len(body)))]
     headers += draw(st.lists(one_of_these(HEADERS), max_size=4))
+    if "Host" not in dict(headers) or draw(st.integers(0, 9)) == 0:
+        headers.append(("Host", "test"))
     headers.append(("Connection", "close"))
     sent = [
         # A line break would be the end of the header: those are in the other test.

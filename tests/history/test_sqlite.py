@@ -17,12 +17,14 @@ from files import FAST, Faults, Later, in_file
 from house import now
 from opened import Open, draft
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 
 from pushd.config import History
 from pushd.errors import HistoryError, StartError
 from pushd.event import Document, Event
 from pushd.history import batch, database
 from pushd.history.sqlite import MORE_SECONDS, RETRY_SECONDS, TIDY_SECONDS, UNUSED_SECONDS
+from pushd.throttle import MOST, SECONDS
 
 
 class File:
@@ -418,6 +420,23 @@ def test_what_fails_fails_whole_says_why_and_works_again_by_itself(
     writer.go_on()
     assert seqs(now(again)) == [2]
     file.faults.mend()
+
+
+def test_readers_of_a_file_that_cannot_be_read_do_not_fill_the_log(
+    file: File, capture: list[dict[str, Any]]
+) -> None:
+    opened = file.open()
+    opened.append("m", b"1")
+    file.faults.only = "SELECT"
+    file.faults.arm(0, lasting=True, code=sqlite3.SQLITE_IOERR)
+    for _ in range(MOST + 7):
+        with pytest.raises(HistoryError):
+            opened.read(["m"], 0)
+    file.faults.mend()
+    assert sum("cannot be read: " in formatEvent(event) for event in capture) == MOST
+    file.clock.advance(SECONDS)
+    said = f"7 more within 10 s: {file.path} cannot be read"
+    assert said in [formatEvent(event) for event in capture]
 
 
 def test_tidying_up_in_between_does_not_end_the_trying(file: File) -> None:

@@ -9,6 +9,7 @@ from house import House
 from twisted.logger import formatEvent
 
 from pushd.sources.health import Health
+from pushd.throttle import MOST, SECONDS, Throttle
 from pushd.topic import DocumentTopic
 
 
@@ -106,3 +107,20 @@ def test_what_another_node_says_is_told_here(
     assert (topic.status.state, topic.status.reason) == ("error", "Why.")
     health.heard("ok", None)
     assert topic.status.state == "ok"
+
+
+def test_of_many_topics_of_a_template_readers_are_told_and_the_log_a_few(
+    house: House, capture: list[dict[str, Any]]
+) -> None:
+    throttle = Throttle(house.clock)
+
+    def may_say(state: str) -> bool:
+        return throttle.allows(f"source of 'quotes/{{symbol}}': {state}")
+
+    topics = [house.document(f"quotes/{number}") for number in range(MOST + 7)]
+    for topic in topics:
+        Health(topic, house.hub, house.clock, 5.0, may_say).failed("It answered with 404.")
+    assert {topic.status.state for topic in topics} == {"error"}
+    assert len(capture) == MOST
+    house.clock.advance(SECONDS)
+    assert formatEvent(capture[-1]) == "7 more within 10 s: source of 'quotes/{symbol}': error"

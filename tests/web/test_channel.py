@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolNegotiationFact
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
@@ -30,6 +31,7 @@ from upstream.certificates import Authority
 
 from pushd.config import Server
 from pushd.event import Document, Draft, Payload
+from pushd.throttle import MOST, SECONDS
 from pushd.web import channel as channels
 from pushd.web.channel import LINGER, MOST_BEHIND, PushChannel
 from pushd.web.site import DROPPED, PushRequest, make_site
@@ -38,12 +40,12 @@ SERVER = Server(header_timeout=10.0, body_timeout=30.0, client_timeout=40.0, max
 BODY = 100
 """Bytes that a body may have here."""
 
-GET = b"GET /now HTTP/1.1\r\n\r\n"
-LATER = b"GET /later HTTP/1.1\r\n\r\n"
+GET = b"GET /now HTTP/1.1\r\nHost: a\r\n\r\n"
+LATER = b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class Answers(Resource):
-    """Answers at once, or, under ``/later``, when :meth:`answer` is called."""
+    """Answers at once, or, under ``/later``, when :meth:`answer` is called; ``/wrong`` is wrong."""
 
     isLeaf = True
 
@@ -54,6 +56,7 @@ class Answers(Resource):
 
     def render(self, request: Request) -> Any:
         self.asked.append(request)
+        request.setResponseCode(400 if request.path == b"/wrong" else 200)
         return NOT_DONE_YET if request.path == b"/later" else self._body(request)
 
     def answer(self, size: int = 2) -> None:
@@ -176,7 +179,7 @@ def test_a_header_that_was_begun_behind_an_answer_is_late_too() -> None:
 
 
 def test_after_a_body_the_time_for_a_header_is_that_for_headers() -> None:
-    client = Client().send(b"POST /now HTTP/1.1\r\nContent-Length: 1\r\n\r\n")
+    client = Client().send(b"POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
     client.clock.advance(1)
     client.send(b"x")
     client.clock.advance(10)
@@ -187,7 +190,7 @@ def test_after_a_body_the_time_for_a_header_is_that_for_headers() -> None:
 def test_a_body_that_trickles_has_a_deadline_of_its_own(how: str) -> None:
     client = Client()
     client.clock.advance(9)
-    client.send(f"POST /now HTTP/1.1\r\n{how}\r\n\r\n".encode())
+    client.send(f"POST /now HTTP/1.1\r\nHost: a\r\n{how}\r\n\r\n".encode())
     for _ in range(30):
         assert not client.received
         client.send(b"0")
@@ -219,7 +222,7 @@ def test_one_who_was_refused_is_not_heard_any_more_and_gone_soon(
 
 
 def test_what_came_in_one_piece_with_what_is_refused_is_not_heard_either() -> None:
-    client = Client().send(b"GET / HTTP/1.1\r\nno header\r\n\r\n" + GET)
+    client = Client().send(b"GET / HTTP/1.1\r\nHost: a\r\nno header\r\n\r\n" + GET)
     refused(client.received, 400, "HTTP/1.1")
     assert not client.answers.asked
 
@@ -235,7 +238,7 @@ def test_one_who_is_sent_away_for_silence_and_does_not_go_is_thrown_out() -> Non
 
 
 def url(size: int) -> bytes:
-    return b"GET " + b"/now?".ljust(size, b"x") + b" HTTP/1.1\r\n"
+    return b"GET " + b"/now?".ljust(size, b"x") + b" HTTP/1.1\r\nHost: a\r\n"
 
 
 @pytest.mark.parametrize(
@@ -250,15 +253,16 @@ def url(size: int) -> bytes:
         (url(9) + b"A: " + b"x" * 2500, 431, "server.max_header"),
         (b"X" * 2500, 431, "server.max_header"),
         (url(9) + b"A:\r\n" * 501 + b"\r\n", 431, "500 headers"),
-        (b"POST /now HTTP/1.1\r\nContent-Length: 1601\r\n\r\n", 413, "publish.max_body"),
-        (b"GET /now HTTP/1.1\r\nContent-Length: 1601\r\n\r\n", 413, "publish.max_body"),
+        (b"POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 1601\r\n\r\n", 413, "publish.max_body"),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\nContent-Length: 1601\r\n\r\n", 413, "publish.max_body"),
         (
-            b"POST /now HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1601,
+            b"POST /now HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"1\r\nx\r\n" * 1601,
             413,
             "publish.max_body",
         ),
         (
-            b"POST /now HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 101\r\n\r\n",
+            b"POST /now HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 101\r\n\r\n",
             413,
             "publish.max_body",
         ),
@@ -273,17 +277,49 @@ def test_what_is_too_large_is_refused(sent: bytes, status: int, said: str, bytew
     assert not client.received.startswith(b"HTTP/1.1 100")
 
 
-def test_a_refused_head_has_no_body() -> None:
-    client = Client(Server(max_url=100)).send(url(101).replace(b"GET", b"HEAD") + b"\r\n")
-    assert client.answer.status == 414
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (url(101) + b"\r\n", 414),
+        (url(2500) + b"\r\n", 414),
+        (url(9) + b"A: " + b"x" * 2500 + b"\r\n\r\n", 431),
+        (url(9) + b"no colon\r\n\r\n", 400),
+        (url(9) + b"Content-Length: 1, 1\r\n\r\n", 400),
+        (url(9) + b"Content-Length: " + b"9" * 1500 + b"\r\n\r\n", 413),
+        (url(9) + b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+    ],
+)
+@pytest.mark.parametrize("bytewise", [False, True])
+def test_a_refused_head_has_no_body(sent: bytes, status: int, bytewise: bool) -> None:
+    client = Client(Server(max_header=2000, max_url=100))
+    sent = sent.replace(b"GET", b"HEAD")
+    client.send(*(bytes([byte]) for byte in sent)) if bytewise else client.send(sent)
+    assert client.answer.status == status
+    assert int(client.answer.headers["content-length"]) > 0
     assert client.answer.raw_body == b""
+
+
+def test_a_head_that_does_not_come_to_its_end_is_refused_without_a_body() -> None:
+    client = Client().send(GET.replace(b"GET", b"HEAD"), b"HEAD / HTTP/1.1\r\nHos")
+    client.transport.clear()
+    client.clock.advance(10)
+    assert client.answer.status == 408
+    assert client.answer.raw_body == b""
+
+
+def test_a_refusal_behind_a_head_has_its_body() -> None:
+    client = Client().send(GET.replace(b"GET", b"HEAD"))
+    client.transport.clear()
+    client.send(b"nonsense\r\n")
+    refused(client.received, 400, "HTTP/1.1")
 
 
 @pytest.mark.parametrize("size", [100, 1000, 60_000])
 def test_what_is_as_large_as_it_may_be_is_answered(size: int) -> None:
     client = Client(Server(max_header=max(size + 1000, 1024), max_url=size))
     # Of the header, its line ends do not count.
-    rest = max(size + 1000, 1024) - len(url(size)) + 2 - len(b"A: ")
+    rest = max(size + 1000, 1024) - len(url(size)) + 4 - len(b"A: ")
     client.send(url(size) + b"A: " + b"x" * rest + b"\r\n\r\n")
     assert client.answer.status == 200
     (request,) = client.answers.asked
@@ -302,7 +338,9 @@ def test_each_request_has_a_header_of_its_own() -> None:
 
 def test_a_body_that_is_too_large_is_read_and_the_request_says_so() -> None:
     client = Client()
-    client.send(b"POST /later HTTP/1.1\r\nContent-Length: 1600\r\n\r\n", b"x" * 60, b"x" * 1540)
+    client.send(
+        b"POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 1600\r\n\r\n", b"x" * 60, b"x" * 1540
+    )
     (request,) = client.answers.asked
     assert isinstance(request, PushRequest) and request.too_large
     assert request.content is not None and request.content.read() == b""
@@ -310,7 +348,9 @@ def test_a_body_that_is_too_large_is_read_and_the_request_says_so() -> None:
 
 
 def test_a_body_that_nobody_wants_is_not_kept() -> None:
-    client = Client().send(b"GET /later HTTP/1.1\r\nContent-Length: 100\r\n\r\n" + b"x" * 100)
+    client = Client().send(
+        b"GET /later HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n" + b"x" * 100
+    )
     (request,) = client.answers.asked
     assert request.content is not None and request.content.read() == b""
     client.send().answers.answer()
@@ -332,20 +372,23 @@ def test_a_body_that_nobody_wants_is_not_kept() -> None:
         b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\n\r\n",
         b"\r\n\r\n\0\r\nQUIT\n!",
         b"GET / HTTP/1.1\r\n no field before it\r\n\r\n",
-        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET / HTTP/1.1\r\nA B: c\r\n\r\n",
-        b"GET / HTTP/1.1\r\n: c\r\n\r\n",
-        b"GET / HTTP/1.1\r\nA: \0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
-        b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
-        b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n",
-        b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 2000,
-        b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: b\r\n" * 20_000,
+        b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nA B: c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n: c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nA: \0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: identity\r\n\r\n1",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 2000,
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        + b"A: b\r\n" * 20_000,
     ],
 )
 def test_what_is_no_request_is_told_so(sent: bytes, capture: list[dict[str, Any]]) -> None:
@@ -362,6 +405,100 @@ def test_a_refusal_is_logged_once_and_without_what_was_sent(capture: list[dict[s
     assert "geheim" not in str(event)
 
 
+def test_of_many_refusals_the_log_has_a_few_of_each_kind_and_their_number(
+    capture: list[dict[str, Any]],
+) -> None:
+    client = Client()
+    for number in range(1000):
+        connection = client.site.buildProtocol(None)
+        connection.makeConnection(Transport())
+        connection.dataReceived(b"nonsense %d\r\n" % number)
+    client.send(b"X" * 2500)
+    assert len(capture) == MOST + 1
+    client.clock.advance(SECONDS)
+    assert len(capture) == MOST + 2
+    assert formatEvent(capture[-1]).startswith(f"{1000 - MOST} more within 10 s: refused with 400 ")
+    assert "nonsense" not in str(capture)
+
+
+def test_of_many_answers_of_what_was_wrong_too_and_what_was_right_is_all_told(
+    capture: list[dict[str, Any]],
+) -> None:
+    client = Client()
+    client.site.startFactory()
+    capture.clear()
+    for _ in range(30):
+        client.send(GET)
+    assert len(capture) == 30
+    for _ in range(30):
+        client.send(GET.replace(b"now", b"wrong"))
+    assert len(capture) == 30 + MOST
+    client.clock.advance(SECONDS)
+    assert formatEvent(capture[-1]) == f"{30 - MOST} more within 10 s: answered with 400"
+    client.site.stopFactory()
+
+
+def test_what_an_access_line_shows_of_a_request_is_bounded(capture: list[dict[str, Any]]) -> None:
+    client = Client()
+    client.site.startFactory()
+    capture.clear()
+    client.send(GET.replace(b"GET", b"G" * 1500))
+    (event,) = capture
+    assert 256 <= len(formatEvent(event)) < 500
+    client.site.stopFactory()
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+@pytest.mark.parametrize(
+    ("version", "hosts", "right"),
+    [
+        ("1.1", [], False),
+        ("1.1", ["Host: a"], True),
+        ("1.1", ["hOST:"], True),
+        ("1.1", ["Host: a", "Host: a"], False),
+        ("1.1", ["Host: a", "A: b", "host: b"], False),
+        ("1.0", [], True),
+        ("1.0", ["Host: a"], True),
+        ("1.0", ["Host: a", "Host: b"], False),
+    ],
+)
+def test_a_request_has_one_host_and_only_that_of_http_1_0_may_have_none(
+    version: str, hosts: list[str], right: bool, bytewise: bool
+) -> None:
+    sent = "\r\n".join([f"GET /now HTTP/{version}", "B: c", *hosts, "", ""]).encode()
+    client = Client()
+    client.send(*(bytes([byte]) for byte in sent)) if bytewise else client.send(sent)
+    if right:
+        assert client.answer.status == 200
+    else:
+        refused(client.received, 400, "one Host")
+        assert not client.answers.asked
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://a/now?x=/", "/now?x=/"),
+        ("HTTPS://u:p@[::1]:8080/now", "/now"),
+        ("http://a", "/"),
+        ("http://a?x", "/?x"),
+        ("/http://a/now", "/http://a/now"),
+        ("//a/now", "//a/now"),
+    ],
+)
+def test_of_a_whole_url_the_path_is_asked_for(target: str, path: str, bytewise: bool) -> None:
+    sent = GET.replace(b"/now", target.encode())
+    client = Client().send(*(bytes([byte]) for byte in sent) if bytewise else [sent])
+    assert [request.uri for request in client.answers.asked] == [path.encode()]
+
+
+def test_one_without_a_host_is_not_told_to_continue() -> None:
+    client = Client()
+    client.send(b"POST /now HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    refused(client.received, 400, "one Host")
+
+
 def test_http_1_0_is_answered_and_closed() -> None:
     client = Client().send(b"GET /now HTTP/1.0\r\n\r\n", GET)
     assert client.answer.status == 200
@@ -370,7 +507,7 @@ def test_http_1_0_is_answered_and_closed() -> None:
 
 
 def test_head_is_answered_without_a_body_and_the_connection_goes_on() -> None:
-    client = Client().send(b"HEAD /now HTTP/1.1\r\n\r\n")
+    client = Client().send(b"HEAD /now HTTP/1.1\r\nHost: a\r\n\r\n")
     assert client.answer.status == 200
     assert client.answer.raw_body == b""
     client.send(GET)
@@ -379,7 +516,9 @@ def test_head_is_answered_without_a_body_and_the_connection_goes_on() -> None:
 
 def test_one_who_expects_it_is_told_to_continue() -> None:
     client = Client()
-    client.send(b"POST /now HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    client.send(
+        b"POST /now HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    )
     assert client.received == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.transport.clear()
     client.send(b"xx")
@@ -388,8 +527,8 @@ def test_one_who_expects_it_is_told_to_continue() -> None:
 
 def test_chunked_bodies_and_others_share_a_connection() -> None:
     client = Client().send(
-        b"POST /now HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
-        b"POST /now HTTP/1.1\r\nContent-Length: 2\r\n\r\ncd",
+        b"POST /now HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        b"POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\ncd",
         GET,
     )
     assert client.received.count(b"200 OK") == 3
@@ -411,8 +550,9 @@ def test_what_comes_behind_a_request_is_bounded() -> None:
     "request_",
     [
         LATER,
-        b"POST /later HTTP/1.1\r\nContent-Length: 2\r\n\r\nab",
-        b"POST /later HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        b"POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
+        b"POST /later HTTP/1.1\r\nHost: a\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
         GET,
     ],
 )
@@ -460,7 +600,7 @@ def test_requests_behind_each_other_are_answered_in_turn_and_one_a_turn() -> Non
 
 
 def test_requests_in_pieces_behind_each_other_are_answered_too() -> None:
-    post = b"POST /now HTTP/1.1\r\nContent-Length: 2\r\n\r\nab"
+    post = b"POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab"
     client = Client().send(LATER)
     for byte in post * 3 + GET:
         client.send(bytes([byte]))
@@ -526,7 +666,7 @@ def test_who_takes_some_and_then_nothing_is_thrown_out(monkeypatch: pytest.Monke
 
 
 def test_a_closed_connection_that_does_not_end_is_ended() -> None:
-    client = Client().send(b"GET /now HTTP/1.1\r\nConnection: close\r\n\r\n")
+    client = Client().send(b"GET /now HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert not client.open
     client.clock.advance(SERVER.client_timeout)
     assert client.aborted
@@ -615,11 +755,11 @@ def in_the_header(client: Client) -> None:
 
 
 def in_the_body(client: Client) -> None:
-    client.send(b"POST /now HTTP/1.1\r\nContent-Length: 90\r\n\r\nx")
+    client.send(b"POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 90\r\n\r\nx")
 
 
 def in_the_chunks(client: Client) -> None:
-    client.send(b"POST /now HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx")
+    client.send(b"POST /now HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx")
 
 
 def after_an_answer(client: Client) -> None:
@@ -738,7 +878,7 @@ async def listening(tls: bool) -> tuple[IListeningPort, ssl.SSLContext | None, S
     return await wrapServerTLS(identity, endpoint, reactor).listen(site), context, site
 
 
-POST = b"POST /now HTTP/1.1\r\n"
+POST = b"POST /now HTTP/1.1\r\nHost: a\r\n"
 CHUNK = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
 
 
@@ -746,7 +886,7 @@ CHUNK = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
 @pytest.mark.parametrize(
     ("head", "piece", "status"),
     [
-        (b"GET / HTTP/1.1\r\nA: ", b"x" * 65_536, 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: ", b"x" * 65_536, 431),
         (b"GET /", b"x" * 65_536, 414),
         (b"\x16\x03\x01", b"x" * 65_536, 400),
         (POST + b"Content-Length: 9000000\r\n\r\n", b"x" * 65_536, 413),
@@ -864,9 +1004,9 @@ async def test_a_flood_behind_a_stream_ends_it_at_once(
     [
         b"",
         b"GET /topics/ne",
-        b"POST /topics/news HTTP/1.1\r\nContent-Length: 9\r\n\r\n1",
-        b"GET /topics/news HTTP/1.1\r\n\r\n",
-        b"GET /topics/news HTTP/1.1\r\n\r\nGET /",
+        b"POST /topics/news HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1",
+        b"GET /topics/news HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /topics/news HTTP/1.1\r\nHost: a\r\n\r\nGET /",
         b"nonsense\r\n",
     ],
 )
@@ -882,7 +1022,7 @@ async def test_half_a_connection_is_none(sent: bytes) -> None:
 async def test_pipelined_requests_share_the_reactor() -> None:
     async with Served(CONFIG) as served:
         client = await served.connect()
-        client.transport.write(b"GET /healthz HTTP/1.1\r\n\r\n" * 400)  # type: ignore[union-attr]
+        client.transport.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 400)  # type: ignore[union-attr]
         await until(lambda: client.received.count(b"200 OK") >= 1)
         got = await served.ask("/healthz")
         assert got.status == 200
@@ -901,7 +1041,7 @@ async def test_who_reads_no_answers_does_not_fill_the_memory() -> None:
         before = gauge()
         client = await served.connect()
         client.transport.pauseProducing()  # type: ignore[union-attr]
-        ask = b"GET /topics/doc HTTP/1.1\r\nAccept: application/json\r\n\r\n"
+        ask = b"GET /topics/doc HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n"
         client.transport.write(ask * 60)  # type: ignore[union-attr]
         await deferLater(reactor, 0.3)
         assert gauge() - before < 20_000_000

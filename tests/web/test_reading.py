@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from served import Served
 from twisted.internet.defer import fail
+from twisted.logger import formatEvent
 from upstream import Upstream, answer, until
 
 from pushd.errors import HistoryError
@@ -397,6 +398,26 @@ async def test_head_gets_the_headers_and_watches_nothing(api: Api) -> None:
         assert (got.status, got.raw_body) == (200, b"")
         assert int(got.headers["content-length"]) > 0
         assert (await served.ask("/topics/nope", "HEAD")).status == 404
+
+
+async def test_a_head_with_a_path_that_is_no_text_is_refused_and_its_token_in_no_log(
+    api: Api, capture: list[dict[str, Any]]
+) -> None:
+    async with api.upstream, api.serve() as served:
+        got = await served.ask("/topics/%ff?access_token=geheim", "HEAD")
+        assert (got.status, got.raw_body) == (400, b"")
+        assert got.headers["content-type"] == "application/problem+json"
+        assert int(got.headers["content-length"]) > 0
+    told = [formatEvent(event) for event in capture]
+    assert any("HEAD /topics/%ff?access_token=..." in line for line in told)
+    assert not any("geheim" in line for line in told)
+
+
+@pytest.mark.parametrize("method", ["get", "Head", "post", "opTions", "123"])
+async def test_methods_are_what_they_are_letter_by_letter(api: Api, method: str) -> None:
+    async with api.upstream, api.serve() as served:
+        got = await served.ask("/topics/news", method)
+        assert (got.status, got.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")
 
 
 async def test_options_and_other_methods(api: Api) -> None:
