@@ -30,6 +30,9 @@ ILL = 0.05
 TOO_DEAR = {"gzip bomb", "deflate bomb", "compressed nothing without end"}
 """They cost more than all the rest; one in twenty of what they would be."""
 
+FINE_AS_TEXT = "an error page"
+"""An ailment of JSON only: a page that comes with 200 is a text like any other."""
+
 DOCUMENTS: dict[str, Callable[[], Any]] = {
     "/board": lambda: Board(40),
     "/small": lambda: Board(2),
@@ -74,6 +77,8 @@ class Source:
             return ailment
         if random.random() < ILL:
             name = random.choice(list(self.ailments))
+            if (path, name) == ("/text", FINE_AS_TEXT):
+                return None
             if name not in TOO_DEAR or random.random() < 0.05:
                 self.ill[path] = self.ailments[name], now + random.random() * 2
                 return self.ailments[name]
